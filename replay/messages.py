@@ -1,0 +1,94 @@
+"""What passes between writers, shards and samplers: a few numbers each, never rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class NotReady(RuntimeError):
+    """A draw that cannot be answered yet; says which table lacks what."""
+
+
+@dataclass(frozen=True)
+class SegmentInfo:
+    """Where a segment is.
+
+    Args:
+        index: its place among its writer's segments, from 0.
+        path: of the file.
+        size: of the file, bytes.
+    """
+
+    index: int
+    path: str
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Rows [begin, end) of each stream have become readable.
+
+    The last of them is open: its observation is known, its decision is not. The first is the
+    row that was open before, now complete. Row n of a stream lives in its writer's segment
+    n // rows_per_segment at offset n % rows_per_segment, in the slot that is the stream's place
+    in `streams`.
+
+    Args:
+        writer: its name, unique to one incarnation of one writer.
+        streams: ids, in slot order.
+        begins: first row of each.
+        ends: one past the open row of each.
+        version: of the weights that decided the rows.
+        segments: those that hold these rows; a shard may know some already.
+        rows_per_segment: rows of each stream in a segment.
+        sequence: counts the writer's commits; a number seen before is ignored.
+    """
+
+    writer: str
+    streams: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    version: int
+    segments: tuple[SegmentInfo, ...]
+    rows_per_segment: int
+    sequence: int
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """References to the windows of one table in a draw; arrays (B,) of int64.
+
+    Args:
+        streams: id of each window's stream.
+        starts: its first row, not counting the lead.
+        writers: place of its writer in `Draw.writers`. A stream that outlived an actor has two
+            writers, and one draw may hold windows of both.
+        slots: of the stream in that writer.
+        kept: leading rows that keep their recorded mask; the others belong to the next window or
+            were open when the draw was formed, and are handed out with mask 0.
+    """
+
+    streams: np.ndarray
+    starts: np.ndarray
+    writers: np.ndarray
+    slots: np.ndarray
+    kept: np.ndarray
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One rank's share of one shard's answer to one learner step.
+
+    Args:
+        items: by table.
+        writers: names that `Items.writers` counts.
+        rows_per_segment: of each of them, in that order.
+        segments: path by (writer, index), for every segment that the items touch.
+        oldest: oldest live segment of every live writer; mappings of older ones can be closed.
+    """
+
+    items: dict[str, Items]
+    writers: tuple[str, ...]
+    rows_per_segment: tuple[int, ...]
+    segments: dict[tuple[str, int], str]
+    oldest: dict[str, int]
