@@ -1,0 +1,46 @@
+"""Checkpoints: tensors as safetensors, values as JSON, written whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing or does not fit; names the file."""
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write a checkpoint folder: `tensors.safetensors` and `values.json`.
+
+    It appears under its name only when complete and on disk; a death in between leaves the previous ones untouched.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / "tensors.safetensors"
+    )
+    (partial / "values.json").write_text(json.dumps(dict(values), indent=1))
+    for name in ("tensors.safetensors", "values.json"):
+        with open(partial / name, "rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save` wrote.
+
+    Raises:
+        CheckpointError: a file is missing or unreadable.
+    """
+    try:
+        return load_file(folder / "tensors.safetensors"), json.loads((folder / "values.json").read_text())
+    except Exception as error:
+        raise CheckpointError(f"{folder} is not a readable checkpoint: {error}") from error

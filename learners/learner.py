@@ -1,0 +1,149 @@
+"""The learner: reads batches, runs its updates, publishes weights. One per GPU or core; all of them step together."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learners.frames import stack_windows
+from learners.group import Group
+from learners.model import Model
+from learners.objective import Batch
+from learners.update import Update
+from replay.table import Table
+
+
+@runtime_checkable
+class BatchReader(Protocol):
+    """Where batches come from: `replay.sampler.Sampler`."""
+
+    def read(self, step: int) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """The batches of a learner step by table, columns (B, lead + window, ...); waits until there are enough rows.
+
+        The arrays stay valid until the next call.
+        """
+        ...
+
+
+@runtime_checkable
+class WeightPublisher(Protocol):
+    """Where weights go."""
+
+    def publish(self, version: int, weights: dict[str, np.ndarray]) -> None:
+        """Hand over the weights of a version; does not wait for readers."""
+        ...
+
+
+class StaleRows(RuntimeError):
+    """A batch held rows of older weights than its table allows; names the table, the lag and the bound."""
+
+
+class Learner:
+    """One rank of the learners.
+
+    Owns the model and the optimisers' state on its device. Waits for the reader (rows) and for the other ranks; nobody
+    waits for it but the actors, for weights. If it dies, what it learned since the last checkpoint is lost, and the
+    batch in its hands.
+
+    Attributes:
+        version: learner steps made since the run began, over all its resumptions: the version of the weights.
+        steps: env steps (decisions) that it has trained on, summed over ranks.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        updates: Sequence[Update],
+        *,
+        tables: Mapping[str, Table],
+        read: BatchReader,
+        publish: WeightPublisher,
+        total_steps: int,
+        group: Group | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.model = model.to(device)
+        self.device = torch.device(device)
+        self.group = group or Group()
+        self.tables, self.read, self.publish, self.total_steps = dict(tables), read, publish, total_steps
+        self.group.broadcast(self.model)
+        self.engines = [update.start(self.model, self.group) for update in updates]
+        self.version = 0
+        self.steps = 0
+
+    def announce(self) -> None:
+        """Publish the present weights, so that actors may start; rank 0 only, a no-op elsewhere."""
+        if self.group.rank == 0:
+            self.publish.publish(self.version, self.model.acting_weights())
+
+    def step(self) -> dict[str, float]:
+        """One learner step: a batch of every table, every update once, a new version.
+
+        Returns:
+            Metrics by tag, the same on every rank, with `time/*` seconds of this rank.
+
+        Raises:
+            StaleRows: the batch breaks a table's `max_lag`.
+            NotFinite: a loss or gradient is not a number; the weights are those before.
+        """
+        started = time.perf_counter()
+        batches = {name: self._batch(name, columns) for name, columns in self.read.read(self.version).items()}
+        metrics = self._staleness(batches)
+        ready = time.perf_counter()
+        for engine in self.engines:
+            metrics |= engine.step(batches, progress=min(1.0, self.steps / self.total_steps))
+        self.version += 1
+        trained = [batch["mask"].sum() for name, batch in batches.items() if self.tables[name].reads_once]
+        self.steps += int(self.group.sum(torch.stack(trained).sum()))
+        self.announce()
+        metrics |= {"time/learner_wait": ready - started, "time/learner_update": time.perf_counter() - ready}
+        return metrics | {"train/version": float(self.version)}
+
+    def _batch(self, table: str, columns: Mapping[str, np.ndarray]) -> Batch:
+        """A table's columns on the device, context cut off, frames stacked."""
+        lead = self.tables[table].lead
+        tensors = {
+            name: torch.from_numpy(column).to(self.device, non_blocking=True) for name, column in columns.items()
+        }
+        batch = {name: t[:, lead:] if t.ndim > 1 else t for name, t in tensors.items()}
+        for name in self.model.image_columns:
+            batch[name] = stack_windows(tensors[name], tensors["step"], stack=self.model.stack, lead=lead)
+        for name in ("mask", "reward", "terminated", "truncated"):
+            batch[name] = batch[name].float()
+        return batch
+
+    def _staleness(self, batches: Mapping[str, Batch]) -> dict[str, float]:
+        """Versions between the weights that acted and those that learn, over the decided rows of read-once tables."""
+        metrics: dict[str, float] = {}
+        for name, batch in batches.items():
+            table = self.tables[name]
+            if not table.reads_once:
+                continue
+            lag = (self.version - batch["policy_version"])[batch["mask"] > 0].float()
+            if table.max_lag is not None and len(lag) and lag.max() > table.max_lag:
+                raise StaleRows(f'table "{name}": a row is {int(lag.max())} versions old, the bound is {table.max_lag}')
+            if len(lag):
+                metrics |= {"staleness/mean": float(lag.mean()), "staleness/max": float(lag.max())}
+        return metrics
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that a checkpoint must hold: tensors by name, and plain values."""
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for number, engine in enumerate(self.engines):
+            tensors |= {f"engine/{number}/{name}": tensor for name, tensor in engine.state().items()}
+        tensors["random"] = torch.get_rng_state()
+        return tensors, {"version": self.version, "steps": self.steps}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned, on this rank's device; random numbers continue if it is alone."""
+        model = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+        self.model.load_state_dict(model)
+        for number, engine in enumerate(self.engines):
+            prefix = f"engine/{number}/"
+            engine.restore({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+        if self.group.size == 1:
+            torch.set_rng_state(tensors["random"].cpu())
+        self.version, self.steps = int(values["version"]), int(values["steps"])

@@ -1,0 +1,190 @@
+"""The model: encoder, optional recurrent core, policy and value heads, the objectives' heads and their slow copies."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from learners.distributions import Distribution
+from learners.frames import is_image, stacked_column
+from learners.nets.cores import Gru, GruCore
+from learners.nets.encoders import ImageEncoder, VectorEncoder
+from learners.nets.heads import PolicyHead, ValueHead
+from learners.normalise import RunningMoments
+from learners.objective import Batch, Objective
+from replay.schema import Column
+
+ACTING_PARTS = ("encoder", "core", "policy", "value", "value_encoder", "moments")
+"""Parts needed to act: these alone travel to the actors."""
+
+
+@runtime_checkable
+class EncoderSpec(Protocol):
+    """The description of an encoder: any value with this method."""
+
+    def build(self, columns: Mapping[str, Column]) -> VectorEncoder | ImageEncoder:
+        """The module: observation columns (n, ...) to (n, features), with the attribute `features`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """The description of a model; `build` makes it, the same in learners, actors and evaluators.
+
+    Attributes:
+        encoder: observations to features.
+        core: features to context over time; None: the context is the features.
+        value_encoder: the critic's own encoder; None: the critic reads the policy's context.
+        stack: frames per stack, for images.
+        normalise: whether float observations, and rewards by their returns, are divided by running statistics
+            (a `Normalise` update must feed them).
+        precision: "bf16" runs encoders under autocast, heads and losses stay fp32.
+    """
+
+    encoder: EncoderSpec
+    core: Gru | None = None
+    value_encoder: EncoderSpec | None = None
+    stack: int = 1
+    normalise: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def build(
+        self, observation: Mapping[str, Column], action_space: gym.Space, objectives: Iterable[Objective] = ()
+    ) -> "Model":
+        """The model for an environment.
+
+        Args:
+            observation: columns of one row's observation, single frames.
+            action_space: decides the policy's distribution.
+            objectives: whose heads and slow copies to add; actors and evaluators need none.
+        """
+        return Model(self, observation, action_space, objectives)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gives, for rows (B, T).
+
+    Attributes:
+        features: the encoder's, (B, T, F).
+        context: the core's, (B, T, H); the features where there is no core.
+        dist: the policy's distribution over actions.
+        value: the critic's estimate, in the units of the (scaled) reward.
+        core_state: the core's state after the last row, (B, H); empty without a core.
+    """
+
+    features: Float[Tensor, "B T F"]
+    context: Float[Tensor, "B T H"]
+    dist: Distribution
+    value: Float[Tensor, "B T"]
+    core_state: Tensor
+
+
+class Model(nn.Module):
+    """See `ActorCritic`."""
+
+    def __init__(
+        self,
+        spec: ActorCritic,
+        observation: Mapping[str, Column],
+        action_space: gym.Space,
+        objectives: Iterable[Objective] = (),
+    ) -> None:
+        super().__init__()
+        self.spec, self.precision, self.stack = spec, spec.precision, spec.stack
+        self.image_columns = [name for name, column in observation.items() if is_image(column)]
+        self.observation_columns = {
+            name: stacked_column(column, spec.stack) if is_image(column) else column
+            for name, column in observation.items()
+        }
+        self.encoder = spec.encoder.build(self.observation_columns)
+        self.core: GruCore | None = spec.core.build(self.encoder.features) if spec.core else None
+        self.value_encoder = spec.value_encoder.build(self.observation_columns) if spec.value_encoder else None
+        self.features: int = self.encoder.features
+        self.context: int = self.core.hidden if self.core else self.features
+        self.policy = PolicyHead(self.context, action_space)
+        self.value = ValueHead(self.value_encoder.features if self.value_encoder else self.context)
+        self.moments = nn.ModuleDict()
+        self.moments_by_column: dict[str, RunningMoments] = {}
+        if spec.normalise:
+            self._add_moments(observation)
+        self.heads, self.slow_parts = nn.ModuleDict(), nn.ModuleDict()
+        self._add_heads(objectives)
+
+    def _add_moments(self, observation: Mapping[str, Column]) -> None:
+        shapes = {name: column.shape for name, column in observation.items() if column.dtype.startswith("float")}
+        for name, shape in (shapes | {"discounted_return": ()}).items():
+            self.moments_by_column[name] = self.moments[name.replace(".", "/")] = RunningMoments(shape)
+
+    def _add_heads(self, objectives: Iterable[Objective]) -> None:
+        objectives = list(objectives)
+        for objective in objectives:
+            self.heads.update(objective.heads(self))
+        for part in dict.fromkeys(part for objective in objectives for part in objective.slow):
+            slow = copy.deepcopy(self.part(part)).requires_grad_(False)
+            self.slow_parts[part.replace(".", "/")] = slow
+
+    def part(self, path: str) -> nn.Module:
+        """A part by its path: "encoder", or a piece of an objective's head, "curl.projection"."""
+        return self.get_submodule(path if hasattr(self, path.split(".")[0]) else f"heads.{path}")
+
+    def slow(self, path: str) -> nn.Module:
+        """The slow copy of a part."""
+        return self.slow_parts[path.replace(".", "/")]
+
+    def observation(self, batch: Batch) -> Batch:
+        """A batch's observation columns, images stacked."""
+        return {name: batch[name] for name in self.observation_columns}
+
+    def encode(
+        self, observation: Mapping[str, Tensor], encoder: nn.Module | None = None
+    ) -> Float[Tensor, "n features"]:
+        """Features of observations (n, ...), float32, under the model's precision.
+
+        Args:
+            observation: columns by name, without time.
+            encoder: another one than the model's own: a slow copy or the critic's.
+        """
+        columns = {
+            name: self.moments_by_column[name].normalise(value) if name in self.moments_by_column else value
+            for name, value in observation.items()
+        }
+        device = next(iter(columns.values())).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+            features = (encoder or self.encoder)(columns)
+        return features.float()
+
+    def forward(self, batch: Batch) -> Output:
+        """The model's output on rows (B, T); a core starts from the state recorded with the first row."""
+        observation = self.observation(batch)
+        shape = next(iter(observation.values())).shape[:2]
+        flat = {name: value.flatten(0, 1) for name, value in observation.items()}
+        features = self.encode(flat).unflatten(0, shape)
+        context, core_state = features, features.new_empty(0)
+        if self.core is not None:
+            context, core_state = self.core(features, batch["core_state"][:, 0], batch["step"] == 0)
+        critic = context
+        if self.value_encoder is not None:
+            critic = self.encode(flat, self.value_encoder).unflatten(0, shape)
+        return Output(features, context, self.policy(context), self.value(critic), core_state)
+
+    def acting_weights(self) -> dict[str, np.ndarray]:
+        """The parameters and statistics needed to act, as arrays of their own."""
+        return {
+            name: tensor.detach().cpu().contiguous().numpy().copy()
+            for name, tensor in self.state_dict().items()
+            if name.split(".")[0] in ACTING_PARTS
+        }
+
+    @torch.no_grad()
+    def load_acting_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take over what `acting_weights` gave."""
+        own = self.state_dict()
+        for name, array in weights.items():
+            own[name].copy_(torch.from_numpy(np.array(array)))

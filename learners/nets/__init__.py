@@ -1,0 +1,1 @@
+"""Networks: encoders of observations, recurrent cores, and the heads on top."""

@@ -1,0 +1,1 @@
+"""Objectives, one paper in one file."""

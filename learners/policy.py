@@ -1,0 +1,88 @@
+"""The acting face of a model: what an actor calls to choose actions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from learners.frames import FrameStack
+from learners.model import ActorCritic, Model
+from replay.schema import Column
+
+
+@dataclass
+class ActingState:
+    """What a policy remembers of n streams between rows: frames of each image column, and the core's state (n, H)."""
+
+    frames: dict[str, FrameStack]
+    core: np.ndarray
+
+
+def recorded_columns(spec: ActorCritic) -> dict[str, Column]:
+    """What a policy records beside action and log_prob: `value`, and with a core its state before the row."""
+    columns = {"value": Column("float32")}
+    return columns if spec.core is None else columns | {"core_state": Column("float32", (spec.core.hidden,))}
+
+
+class ModelPolicy:
+    """Chooses actions for n streams at once with the newest weights it was given (`actors.policy.Policy`).
+
+    Records `log_prob` and `value`; with a recurrent core also `core_state`, the state *before* the row, so that the
+    learner can start a window anywhere.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.version = -1
+        self.extras = recorded_columns(model.spec)
+
+    def initial_state(self, n: int) -> ActingState:
+        """Nothing seen yet."""
+        frames = {name: FrameStack(self.model.stack) for name in self.model.image_columns}
+        return ActingState(frames, np.zeros((n, self.model.context if self.model.core else 0), np.float32))
+
+    @torch.inference_mode()
+    def act(
+        self,
+        observation: Mapping[str, np.ndarray],
+        state: ActingState,
+        first: np.ndarray,
+        rng: np.random.Generator,
+        *,
+        greedy: bool = False,
+    ) -> tuple[dict[str, np.ndarray], ActingState]:
+        """Actions for n streams, with the columns to record.
+
+        Args:
+            observation: columns (n, ...), single frames.
+            state: what the previous call returned; its frames are updated in place.
+            first: whether a stream's observation is its episode's first, (n,).
+            rng: where all randomness comes from.
+            greedy: the distribution's mode instead of a sample.
+        """
+        batch = self._batch(observation, state, first)
+        out = self.model(batch)
+        action = out.dist.mode() if greedy else out.dist.sample(rng)
+        columns = {"action": action, "log_prob": out.dist.log_prob(action), "value": out.value}
+        recorded = {name: value[:, 0].numpy() for name, value in columns.items()}
+        if self.model.core is not None:
+            recorded["core_state"] = state.core
+        return recorded, ActingState(state.frames, out.core_state.numpy())
+
+    def _batch(self, observation: Mapping[str, np.ndarray], state: ActingState, first: np.ndarray) -> dict[str, Tensor]:
+        """The n streams' rows as a batch (n, 1, ...), frames stacked."""
+        stacked = dict(observation)
+        for name, frames in state.frames.items():
+            stacked[name] = frames.push(observation[name], first)
+        batch = {name: torch.from_numpy(value).unsqueeze(1) for name, value in stacked.items()}
+        if self.model.core is not None:
+            batch["core_state"] = torch.from_numpy(state.core).unsqueeze(1)
+            batch["step"] = torch.from_numpy(1 - first.astype(np.int32)).unsqueeze(1)
+        return batch
+
+    def load(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Act with these weights from now on."""
+        self.model.load_acting_weights(weights)
+        self.version = version

@@ -1,0 +1,54 @@
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as processes
+
+from learners.gradient import Gradient
+from learners.group import Group, join, leave
+from learners.objectives.ppo import PPO
+from learners.update import Normalise
+from tests.learners.small import random_batch, small_model
+
+
+def trained(group: Group, batch: dict) -> dict[str, torch.Tensor]:
+    """Parameters and statistics after two learner steps on one minibatch each."""
+    model = small_model(seed=group.rank + 1, normalise=True)
+    group.broadcast(model)
+    objective = PPO(scale_reward=True)
+    engines = [
+        Gradient({"fresh": objective}, lr=0.01, epochs=3, minibatches=1).start(model, group),
+        Normalise("fresh").start(model, group),
+    ]
+    for _ in range(2):
+        for engine in engines:
+            engine.step({"fresh": batch}, progress=0.0)
+    return model.state_dict()
+
+
+def train_half(rank: int, address: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    group = join(address, rank, 2, device=torch.device("cpu"), seconds=60)
+    whole = random_batch(6, 9)
+    half = {name: column[:4] if rank == 0 else column[4:] for name, column in whole.items()}
+    torch.save(trained(group, half), folder / f"{rank}.pt")
+    leave()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_two_learners_on_uneven_halves_equal_one_on_the_whole(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    processes.spawn(train_half, args=(address, tmp_path), nprocs=2)
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    whole = trained(Group(), random_batch(6, 9))
+    for name, tensor in whole.items():
+        assert torch.equal(halves[0][name], halves[1][name]), name
+        torch.testing.assert_close(halves[0][name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_single_learner_needs_no_group() -> None:
+    tensor = torch.ones(3)
+    assert Group().sum(tensor) is tensor
