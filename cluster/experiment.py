@@ -1,0 +1,186 @@
+"""The whole description of a run: a method as five values, and where it runs."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import gymnasium as gym
+import torch
+
+from actors.environments import Environment, environment_seeds
+from actors.spaces import columns_of
+from learners.model import ActorCritic, Model
+from learners.objective import Objective
+from learners.policy import ModelPolicy, recorded_columns
+from learners.update import Update
+from replay.schema import Column, Schema
+from replay.table import Table
+
+
+class ExperimentError(ValueError):
+    """An experiment whose parts do not fit together: says what was got, what was wanted and what to change."""
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Where a run runs.
+
+    Attributes:
+        actors: processes that step environments; 0 takes one per core, as far as the environments divide.
+        learners: processes that learn together, each on its share of every batch; 0 takes one per GPU, or where there
+            is none one per core, as far as the environments divide.
+        shards: processes that hold the replay store's index.
+        threads: of each learner. More learners are faster than more threads, and do not suffer on a shared machine.
+        gpus_per_learner: 0 learns on the CPU, 1 gives each learner a GPU of its own; -1 takes a GPU if there is one.
+        max_version_lag: newest weights minus those an actor may start a block with. 0 is strictly on-policy: actors
+            and learners take turns; 1 overlaps them.
+        local: everything in this process, without Ray, in turns: for debugging, and the specification of the rest.
+        address: a running Ray cluster to join, "auto" for the one on this machine; empty starts one inside this run.
+    """
+
+    actors: int = 0
+    learners: int = 0
+    shards: int = 1
+    threads: int = 1
+    gpus_per_learner: int = -1
+    max_version_lag: int = 0
+    local: bool = False
+    address: str = ""
+
+    def resolved(self, envs: int) -> "Topology":
+        """The same with every number that was left to the machine filled in."""
+        gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+        gpus_per_learner = min(gpus, 1) if self.gpus_per_learner < 0 else self.gpus_per_learner
+        learners = 1 if self.local else divisor(envs, gpus if gpus_per_learner else cores)
+        return replace(
+            self,
+            actors=self.actors or divisor(envs, cores),
+            learners=self.learners or learners,
+            gpus_per_learner=gpus_per_learner,
+        )
+
+
+def divisor(whole: int, most: int) -> int:
+    """The largest divisor of `whole` that is not above `most`."""
+    return max(part for part in range(1, max(1, min(whole, most)) + 1) if whole % part == 0)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run, as a recipe returns it.
+
+    Attributes:
+        environment: what the actors explore.
+        model: the network's description.
+        tables: ways of reading the store, by name.
+        updates: made in order in every learner step.
+        envs: environments over all actors, each a stream of its own.
+        rows: decisions per stream in a block; one block of every actor feeds one learner step.
+        steps: agent steps (decisions) after which the run ends. Frames are more: times the environment's frame skip.
+        seed: root of every random number.
+        gamma: discount of the recorded running return (reward scaling).
+        topology: where it runs.
+        evaluation: environment of the closing evaluation; None: the same as for training.
+        evaluation_episodes: greedy episodes at the end; 0: none.
+        evaluation_max_steps: agent steps after which such an episode is cut and reported so.
+    """
+
+    environment: Environment
+    model: ActorCritic
+    tables: Mapping[str, Table]
+    updates: tuple[Update, ...]
+    envs: int
+    rows: int
+    steps: int
+    seed: int = 1
+    gamma: float = 0.99
+    topology: Topology = field(default_factory=Topology)
+    evaluation: Environment | None = None
+    evaluation_episodes: int = 10
+    evaluation_max_steps: int = 5_000
+
+    def objectives(self) -> list[Objective]:
+        """All objectives of all updates."""
+        return [objective for update in self.updates for objective in update.objectives.values()]
+
+    def checked(self) -> "Experiment":
+        """The same with its topology resolved for this machine.
+
+        Raises:
+            ExperimentError: parts that do not fit together.
+        """
+        topology = self.topology.resolved(self.envs)
+        checked = replace(self, topology=topology)
+        for name in ("steps", "envs", "rows"):
+            if getattr(self, name) < 1:
+                raise ExperimentError(f"{name} is {getattr(self, name)}, wanted at least 1")
+        if topology.local and topology.learners > 1:
+            raise ExperimentError(f"{topology.learners} learners in one process: leave out --topology.local")
+        if self.envs % topology.actors:
+            raise ExperimentError(
+                f"{self.envs} environments do not divide over {topology.actors} actors: "
+                "change --envs or --topology.actors"
+            )
+        for read in {table for update in self.updates for table in update.objectives}:
+            if read not in self.tables:
+                raise ExperimentError(f'an update reads table "{read}", the experiment has {sorted(self.tables)}')
+        for name, table in self.tables.items():
+            checked._check_table(name, table)
+        return checked
+
+    def _check_table(self, name: str, table: Table) -> None:
+        """Every learner step must find its batch, and at lag 0 use up what one block of all actors brings."""
+        ways = self.topology.shards * self.topology.learners
+        if table.batch % ways:
+            raise ExperimentError(
+                f'table "{name}" draws {table.batch} items a step, which do not divide over {self.topology.shards} '
+                f"shards x {self.topology.learners} learners: change the batch, --topology.shards or .learners"
+            )
+        if self.topology.shards > self.topology.actors or self.topology.actors % self.topology.shards:
+            raise ExperimentError(
+                f"{self.topology.actors} actors do not divide over {self.topology.shards} shards: every shard needs "
+                "equally many, change --topology.actors or --topology.shards"
+            )
+        # A block shows its rows and the open one after them.
+        windows = (self.rows + 1 - table.window) // table.stride_rows + 1 if self.rows + 1 >= table.window else 0
+        if table.reads_once and windows * self.envs != table.batch:
+            raise ExperimentError(
+                f'table "{name}" draws {table.batch} windows of {table.window} rows a step, but blocks of {self.rows} '
+                f"rows of {self.envs} environments hold {windows * self.envs}: it would never be filled evenly, "
+                "make them equal"
+            )
+
+    def seeds(self, actor: int, incarnation: int = 0) -> list[int]:
+        """The seeds of an actor's environments."""
+        count = self.envs // self.topology.actors
+        return environment_seeds(self.seed, actor, count, incarnation=incarnation)
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What an environment looks like to the rest: its observation's columns and its action space."""
+
+    observation: dict[str, Column]
+    action: gym.Space
+
+    @classmethod
+    def of(cls, environment: Environment) -> "Spaces":
+        """Found by making one and closing it."""
+        made = environment.make(1)
+        try:
+            return cls(columns_of(made.observation_space, "observation"), made.action_space)
+        finally:
+            made.close()
+
+    def model(self, experiment: Experiment, *, learning: bool = False) -> Model:
+        """The experiment's model; with the objectives' heads where it is to learn."""
+        return experiment.model.build(self.observation, self.action, experiment.objectives() if learning else ())
+
+    def policy(self, experiment: Experiment) -> ModelPolicy:
+        """The experiment's policy with weights still to be loaded."""
+        return ModelPolicy(self.model(experiment))
+
+    def schema(self, experiment: Experiment) -> Schema:
+        """The columns of a row."""
+        action = columns_of(self.action, "action")["action"]
+        return Schema.of_rows(self.observation, action, recorded_columns(experiment.model))

@@ -1,0 +1,124 @@
+"""A run's numbers by env step: TensorBoard events for looking, JSON lines for all else. One process writes them."""
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+# The protobufs and the record format alone: `SummaryWriter` would import torch or TensorFlow, seconds each.
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+
+class Metrics:
+    """The one writer of a run's metrics: `events/` for TensorBoard and `metrics.jsonl`, the same numbers in both.
+
+    Every write is flushed: a death at any moment loses at most the line being written, which readers skip.
+
+    Args:
+        folder: the run's.
+        resume_step: env steps at which the run continues; later numbers of the interrupted run are forgotten in both
+            places. None: a new run.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written, here or in any write.
+    """
+
+    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+        (folder / "events").mkdir(parents=True, exist_ok=True)
+        lines = folder / "metrics.jsonl"
+        if resume_step is not None:
+            _forget_later_lines(lines, resume_step)
+        self._lines = open(lines, "a")  # noqa: SIM115 - closed by close
+        # TensorBoard orders the files of a folder by name, so by time; nanoseconds keep two writers of a second apart.
+        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        self._events = RecordWriter(open(folder / "events" / name, "ab"))  # noqa: SIM115 - closed by close
+        self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if resume_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._record(Event(wall_time=time.time(), step=resume_step + 1, session_log=start))
+
+    def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Record values of one moment.
+
+        Args:
+            step: env steps (decisions of actors) so far: the x-axis of everything.
+            values: by tag, "group/name". Values that are not finite are shown as such by TensorBoard and are null in
+                the JSON lines, since JSON knows no others.
+        """
+        now = time.time()
+        numbers = {tag: float(value) for tag, value in values.items()}
+        scalars = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
+        self._record(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
+        finite = {tag: number if math.isfinite(number) else None for tag, number in numbers.items()}
+        line = json.dumps({"step": step, "time": round(now, 3)} | finite, allow_nan=False)
+        self._lines.write(line + "\n")
+        self._lines.flush()
+
+    def text(self, tag: str, markdown: str, *, step: int = 0) -> None:
+        """Show a text under TensorBoard's Text tab; it is not a number, so the JSON lines leave it out."""
+        content = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=TensorShapeProto())
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+        value = Summary.Value(tag=tag, metadata=metadata, tensor=content)
+        self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
+
+    def _record(self, event: Event) -> None:
+        self._events.write(event.SerializeToString())
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close both files; a second call does nothing."""
+        self._lines.close()
+        self._events.close()
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, int | float]]:
+    """What `Metrics` wrote to a run folder, one dict a write, in order.
+
+    Returns:
+        `step` (env steps), `time` (seconds since 1970) and the values by tag; null comes back as NaN.
+
+    Raises:
+        FileNotFoundError: the folder holds no `metrics.jsonl`.
+        ValueError: a line is damaged, other than a last one that a death cut short; names file and line.
+    """
+    return [
+        {name: math.nan if value is None else value for name, value in row.items()}
+        for row in _rows(folder / "metrics.jsonl")
+    ]
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a file as dicts. Only a line that ends in a newline was written whole."""
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            return
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: not JSON ({error}): remove the line to read the others"
+            ) from error
+
+
+def _forget_later_lines(path: Path, step: int) -> None:
+    """Keep the complete lines up to a step, replacing the file in one go."""
+    if not path.exists():
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in _rows(path) if row["step"] <= step))
+    os.replace(partial, path)

@@ -1,0 +1,114 @@
+"""The processes of a distributed run: thin Ray shells around ordinary objects.
+
+Each shell builds its object where it runs, gives its process a log file, and turns waiting into awaiting. Who owns
+what: the driver owns all processes and ends them; a shard owns its segments' files; rank 0 of the learners owns checkpoints;
+the channel server owns the newest weights. Who waits for whom: actors for weights (in the channel server) and for room
+(in their shard), learners for rows (in the shards) and for each other.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from actors.actor import Actor, Report
+from cluster.assembly import make_actor, make_learner
+from cluster.experiment import Experiment, Spaces
+from cluster.store import RayShard
+from cluster.weights import RayWeights
+from cluster.world import learning_device
+from learners import checkpoint
+from learners.group import join, leave
+
+
+def log_to(path: Path) -> None:
+    """Send this process's output, that of C libraries too, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    os.close(file)
+
+
+class ActorProcess:
+    """An actor in a process of its own, with one thread."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        spaces: Spaces,
+        index: int,
+        *,
+        weights: RayWeights,
+        shard: RayShard,
+        replay_folder: Path,
+        log: Path,
+        start_block: int,
+    ) -> None:
+        log_to(log)
+        torch.set_num_threads(1)
+        self._actor: Actor = make_actor(
+            experiment,
+            spaces,
+            index,
+            weights=weights,
+            commit=shard.commit,
+            folder=replay_folder,
+            start_block=start_block,
+        )
+
+    def collect(self) -> Report:
+        """One block."""
+        return self._actor.collect()
+
+    def close(self) -> None:
+        """Close the environments and the writer."""
+        self._actor.close()
+
+
+class LearnerProcess:
+    """A learner in a process of its own."""
+
+    def __init__(self, experiment: Experiment, spaces: Spaces, rank: int, *, log: Path) -> None:
+        log_to(log)
+        torch.set_num_threads(experiment.topology.threads)
+        self._experiment, self._spaces, self._rank = experiment, spaces, rank
+
+    def address(self) -> str:
+        """A free address on this node, for rank 0 to listen at."""
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return f"tcp://{host}:{probe.getsockname()[1]}"
+
+    def start(self, address: str, *, shards: list[RayShard], weights: RayWeights, resume: Path | None) -> int:
+        """Join the other ranks, take up a checkpoint if there is one, publish; returns the version."""
+        experiment, device = self._experiment, learning_device(self._experiment)
+        group = join(address, self._rank, experiment.topology.learners, device=device)
+        self._learner = make_learner(experiment, self._spaces, group, shards=shards, publish=weights, device=device)
+        if resume is not None:
+            self._learner.restore(*checkpoint.load(resume))
+        self._learner.announce()
+        return self._learner.version
+
+    def step(self) -> tuple[dict[str, float], int, int]:
+        """One learner step: its metrics, the env steps trained on so far, and the version."""
+        return self._learner.step(), self._learner.steps, self._learner.version
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint."""
+        checkpoint.save(folder, *self._learner.state())
+
+    def close(self) -> None:
+        """Leave the group."""
+        leave()
+
+
+def remote(process: type, **options: Any) -> Any:
+    """A process class as a Ray actor class; none is restarted behind the driver's back."""
+    return ray.remote(max_restarts=0, max_task_retries=0, **options)(process)

@@ -1,0 +1,113 @@
+"""Weight channels: the newest weights by version, from one learner to many actors."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import ray
+
+Weights = dict[str, np.ndarray]
+
+
+def fetch(reference: Any, *, seconds: float, otherwise: str) -> Any:
+    """What a Ray reference stands for.
+
+    Args:
+        reference: an object reference.
+        seconds: to wait for it.
+        otherwise: what to say when it did not come.
+
+    Raises:
+        TimeoutError: it did not come in time.
+    """
+    try:
+        return ray.get(reference, timeout=seconds)
+    except ray.exceptions.GetTimeoutError as error:
+        raise TimeoutError(f"waited {seconds:.0f} s, {otherwise}") from error
+
+
+class LocalWeights:
+    """The channel inside one process: publishing replaces, reading never waits.
+
+    The loop takes turns, so the version that a reader asks for has been published before it asks.
+    """
+
+    def __init__(self) -> None:
+        self._newest: tuple[int, Weights] | None = None
+
+    def publish(self, version: int, weights: Weights) -> None:
+        """Replace what there was."""
+        self._newest = version, weights
+
+    def read(self, *, have: int, at_least: int) -> tuple[int, Weights] | None:
+        """The newest version, or None if the reader has it."""
+        newest = self._newest
+        if newest is None or newest[0] < at_least:
+            raise RuntimeError(f"weights of version {at_least} were asked for before they were published")
+        return newest if newest[0] > have else None
+
+
+class Stopped(RuntimeError):
+    """The run is being stopped: whoever waited for weights or rows goes home."""
+
+
+class ChannelServer:
+    """The process that holds the newest version in Ray's object store (an async Ray actor).
+
+    It owns the object, so a learner's death does not take the newest weights with it; older versions are freed as soon
+    as their last reader lets go. Publishing never waits for readers. Readers wait here for versions to come.
+    """
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._reference: Any = None
+        self._stopped = False
+        self._changed = asyncio.Condition()
+
+    async def publish(self, version: int, weights: Weights) -> None:
+        """Take over a version; an older one than the present is ignored (a late message of a dead learner)."""
+        if version <= self._version:
+            return
+        self._reference = ray.put(weights)
+        self._version = version
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def read(self, have: int, at_least: int) -> tuple[int, list[Any]] | None:
+        """The newest version by reference, once it is at least `at_least`; None if that is what the reader has."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._stopped or self._version >= max(at_least, 0))
+        if self._stopped:
+            raise Stopped("the run is being stopped")
+        return None if self._version <= have else (self._version, [self._reference])
+
+    async def stop(self) -> None:
+        """Send all waiting readers home."""
+        self._stopped = True
+        async with self._changed:
+            self._changed.notify_all()
+
+
+class RayWeights:
+    """The channel as learners and actors in other processes see it.
+
+    Args:
+        server: handle of a `ChannelServer`.
+        patience: seconds that a reader waits for a version before it gives up with a message.
+    """
+
+    def __init__(self, server: Any, *, patience: float = 600.0) -> None:
+        self._server, self._patience = server, patience
+
+    def publish(self, version: int, weights: Weights) -> None:
+        """Send a version on its way without waiting for it to arrive."""
+        self._server.publish.remote(version, weights)
+
+    def read(self, *, have: int, at_least: int) -> tuple[int, Weights] | None:
+        """The newest version, or None if the reader has it; waits for `at_least`."""
+        otherwise = f"but no weights of version {at_least} came: the learners are stuck or gone"
+        found = fetch(self._server.read.remote(have, at_least), seconds=self._patience, otherwise=otherwise)
+        if found is None:
+            return None
+        version, (reference,) = found
+        return version, fetch(reference, seconds=self._patience, otherwise=otherwise)

@@ -1,0 +1,67 @@
+"""PPO on vector observations."""
+
+from actors.environments import Environment
+from cluster.experiment import Experiment, Topology
+from learners.gradient import Gradient
+from learners.model import ActorCritic
+from learners.nets.encoders import Mlp
+from learners.objectives.ppo import PPO
+from learners.update import Normalise, Update
+from replay.table import Table
+
+
+def ppo(
+    env: str = "CartPole-v1",
+    *,
+    steps: int = 100_000,
+    envs: int = 8,
+    rows: int = 32,
+    lr: float = 1e-3,
+    epochs: int = 20,
+    minibatches: int = 1,
+    gamma: float = 0.98,
+    lam: float = 0.8,
+    clip: float = 0.2,
+    entropy: float = 0.0,
+    anneal: bool = True,
+    normalise: bool = False,
+    seed: int = 1,
+    topology: Topology = Topology(actors=1, learners=1),
+) -> Experiment:
+    """PPO on vector observations, discrete or continuous actions (docs/algorithms/ppo.md).
+
+    Args:
+        env: a Gymnasium id, or "module:Name-v0".
+        steps: agent steps to train on.
+        envs: environments over all actors.
+        rows: decisions of each environment between two learner steps.
+        lr: Adam's learning rate.
+        epochs: passes over each batch.
+        minibatches: optimiser steps per pass.
+        gamma: discount.
+        lam: decay of the advantage estimator.
+        clip: how far the policy's ratio may leave 1.
+        entropy: weight of the entropy bonus.
+        anneal: learning rate falls linearly to 0.
+        normalise: divide observations and rewards by running statistics (for continuous control).
+        seed: root of every random number.
+        topology: where it runs.
+    """
+    objective = PPO(clip=clip, entropy=entropy, gamma=gamma, lam=lam, scale_reward=normalise)
+    updates: list[Update] = [
+        Gradient({"fresh": objective}, lr=lr, anneal=anneal, epochs=epochs, minibatches=minibatches)
+    ]
+    if normalise:
+        updates.append(Normalise("fresh"))
+    return Experiment(
+        environment=Environment(env),
+        model=ActorCritic(encoder=Mlp(), value_encoder=Mlp(), normalise=normalise),
+        tables={"fresh": Table(batch=envs, window=rows + 1, stride=rows, max_lag=topology.max_version_lag)},
+        updates=tuple(updates),
+        envs=envs,
+        rows=rows,
+        steps=steps,
+        seed=seed,
+        gamma=gamma,
+        topology=topology,
+    )
