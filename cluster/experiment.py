@@ -177,8 +177,12 @@ class Spaces:
         return experiment.model.build(self.observation, self.action, experiment.objectives() if learning else ())
 
     def policy(self, experiment: Experiment) -> ModelPolicy:
-        """The experiment's policy with weights still to be loaded."""
-        return ModelPolicy(self.model(experiment))
+        """The experiment's policy, its weights still to be loaded.
+
+        Torch's generator is left as it was: in one process it is the learner's, too.
+        """
+        with torch.random.fork_rng(devices=[]):
+            return ModelPolicy(self.model(experiment))
 
     def schema(self, experiment: Experiment) -> Schema:
         """The columns of a row."""

@@ -62,6 +62,10 @@ class ActorProcess:
             start_block=start_block,
         )
 
+    def pid(self) -> int:
+        """The process's id on its node."""
+        return os.getpid()
+
     def collect(self) -> Report:
         """One block."""
         return self._actor.collect()
@@ -95,6 +99,10 @@ class LearnerProcess:
             self._learner.restore(*checkpoint.load(resume))
         self._learner.announce()
         return self._learner.version
+
+    def pid(self) -> int:
+        """The process's id on its node."""
+        return os.getpid()
 
     def step(self) -> tuple[dict[str, float], int, int]:
         """One learner step: its metrics, the env steps trained on so far, and the version."""

@@ -80,3 +80,23 @@ def _covariance(z: Tensor, valid: Tensor) -> Tensor:
     count = weight.sum().clamp(min=1)
     centred = (z - (z * weight).sum(0) / count) * weight
     return centred.T @ centred / count
+
+
+def health(
+    query: Float[Tensor, "n F"], key: Float[Tensor, "n F"], valid: Bool[Tensor, " n"]
+) -> dict[str, Float[Tensor, " n"]]:
+    """What tells a learning representation from a collapsed or idle one, per row.
+
+    Args:
+        query: embeddings, without gradient.
+        key: row i's positive.
+        valid: rows that count.
+
+    Returns:
+        Cosine similarity to the own key and, on average, to the others'; and of all queries together, the same on each
+        row, their spread and effective rank.
+    """
+    positive, negative = similarities(query, key, valid=valid)
+    whole = {"embedding_std": embedding_std(query, valid=valid), "effective_rank": effective_rank(query, valid=valid)}
+    metrics = {"positive_similarity": positive, "negative_similarity": negative}
+    return metrics | {name: value.expand(len(query)) for name, value in whole.items()}

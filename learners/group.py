@@ -1,14 +1,16 @@
 """The data-parallel world of learners: torch.distributed where there are several, nothing at all where there is one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
+from learners.shared_sum import SharedSum, one_host
 
-@dataclass(frozen=True)
+
+@dataclass
 class Group:
     """The ranks that minimise one loss together.
 
@@ -18,10 +20,13 @@ class Group:
     Attributes:
         rank: this learner's number, 0 publishes and saves.
         size: number of learners.
+        shares_memory: whether gradients are summed through memory that all ranks share.
     """
 
     rank: int = 0
     size: int = 1
+    shares_memory: bool = False
+    _shared: SharedSum | None = field(default=None, init=False)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The element-wise sum over ranks; the tensor itself where there is one rank."""
@@ -40,11 +45,19 @@ class Group:
             return
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat)
-        pieces = flat.split([gradient.numel() for gradient in gradients])
+        pieces = self._summed(gradients).split([gradient.numel() for gradient in gradients])
         for parameter, gradient, piece in zip(parameters, gradients, pieces, strict=True):
             parameter.grad = gradient.copy_(piece.view_as(gradient))
+
+    def _summed(self, parts: list[Tensor]) -> Tensor:
+        """The parts in one vector, summed over ranks: through shared memory on a processor, else by all-reduce."""
+        if self.shares_memory:
+            if self._shared is None:
+                self._shared = SharedSum(sum(part.numel() for part in parts), rank=self.rank, size=self.size)
+            return self._shared.sum(parts)
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        distributed.all_reduce(flat)
+        return flat
 
     def broadcast(self, module: nn.Module) -> None:
         """Give every rank the parameters and statistics of rank 0."""
@@ -72,7 +85,7 @@ def join(address: str, rank: int, size: int, *, device: torch.device, seconds: f
             world_size=size,
             timeout=timedelta(seconds=seconds),
         )
-    return Group(rank, size)
+    return Group(rank, size, shares_memory=size > 1 and device.type == "cpu" and one_host())
 
 
 def leave() -> None:

@@ -25,8 +25,10 @@ def curl_ppo(
     envs: int = 32,
     rows: int = 32,
     lr: float = 5e-4,
-    epochs: int = 4,
-    minibatches: int = 4,
+    epochs: int = 3,
+    minibatches: int = 8,
+    clip: float = 0.2,
+    anneal: bool = False,
     contrast: float = 0.3,
     shift: int = 4,
     momentum: float = 0.95,
@@ -45,6 +47,8 @@ def curl_ppo(
         lr: Adam's learning rate.
         epochs: passes over each batch.
         minibatches: optimiser steps per pass.
+        clip: how far the policy's ratio may leave 1.
+        anneal: learning rate falls linearly to 0.
         contrast: weight of the contrastive loss; 0 leaves plain PPO.
         shift: largest random shift of the key's frames, in pixels.
         momentum: of the key encoder, per optimiser step.
@@ -53,7 +57,7 @@ def curl_ppo(
         seed: root of every random number.
         topology: where it runs.
     """
-    ppo = PPO(clip=0.1, entropy=0.01, reward_clip=1.0)
+    ppo = PPO(clip=clip, entropy=0.01, reward_clip=1.0)
     parts: dict[str, tuple[float, Objective]] = {"ppo": (1.0, ppo)}
     averages: tuple[Average, ...] = ()
     if contrast:
@@ -62,7 +66,7 @@ def curl_ppo(
     gradient = Gradient(
         {"fresh": Sum(parts)},
         lr=lr,
-        anneal=True,
+        anneal=anneal,
         epochs=epochs,
         minibatches=minibatches,
         augment=RandomShift(shift) if augment_policy else None,

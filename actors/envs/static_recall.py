@@ -3,7 +3,7 @@
 The reward comes late, seldom (an eighth of the time for a random policy) and on one frame only, so it says little about
 which of a thousand noisy pixels to keep. Every frame says something: whoever can tell which frames follow has found the
 texture and kept it. The task asks whether a contrastive loss on the same encoder and core speeds up what reward alone
-teaches slowly. Without static, reward alone is enough.
+teaches slowly.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,6 @@ STATIC = 160
 CONTRAST = 40
 BARS = np.array([0, 1, SIDE - 2, SIDE - 1])
 """Rows of the image that are white on the query frame."""
-LEAD_IN = FRAMES + 1
-"""An episode's observations: as many lead-ins put environments into as many phases, all equally likely."""
 
 
 def textures() -> np.ndarray:
@@ -51,9 +49,8 @@ class StaticRecallVector(VectorEnv):
     over the 16 pixels of a square and several frames it does not. A return is 0 or 1; chance is 1/8, and a policy that
     remembers gets 1.
 
-    Environments are out of phase, lest all of them ask at once: the first episode after seeding begins with 0 to 12
-    frames of static. It is worth as much as any other, only longer, so that an evaluation may count it. (Starting in
-    the middle of an episode would ask for what was never shown.)
+    All environments begin with frame 0 and stay in step, because an evaluation counts the first episode after a reset,
+    which must be like any other. Blocks of rows still begin in every phase unless their length is a multiple of 13.
 
     Args:
         num_envs: n.
@@ -79,13 +76,12 @@ class StaticRecallVector(VectorEnv):
 
         Args:
             seed: one per environment, or one for all, from which each derives its own; None goes on with the present
-                generators, without a lead-in.
+                generators.
             options: none are known.
         """
         self._frame = np.zeros(self.num_envs, dtype=np.int64)
         if seed is not None or not self._rngs:
             self._seed(seed)
-            self._frame = -np.array([rng.integers(LEAD_IN) for rng in self._rngs])
         self._draw_hidden(np.arange(self.num_envs))
         return self._observation(), {}
 

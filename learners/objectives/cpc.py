@@ -1,6 +1,7 @@
 """CPC: the context must tell which observation comes k rows later (van den Oord et al., arXiv:1807.03748)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from learners.contrast import info_nce
+from learners.contrast import health, info_nce
 from learners.nets.heads import orthogonal
 from learners.objective import Batch, Objective, Term
 
@@ -63,7 +64,27 @@ class Cpc(Objective):
         terms: dict[str, Term] = {}
         for step, predictor in enumerate(head.predictors, start=1):
             terms |= self.step_terms(step, predictor(out.context[:, :-step]), latent, batch)
-        return terms
+        return terms | self.metrics(head.predictors[0](out.context[:, :-1]), latent, terms, batch)
+
+    @torch.no_grad()
+    def metrics(self, predicted: Tensor, latent: Tensor, terms: Mapping[str, Term], batch: Batch) -> dict[str, Term]:
+        """Means over k where all of them count, and the health of the latents next to their predictions one row ahead.
+
+        Args:
+            predicted: the latents foreseen for the next row, (B, T-1, features).
+            latent: of every row, (B, T, features).
+            terms: of all k.
+            batch: with `mask` and `episode`.
+        """
+        every, ahead = (pairs(batch["mask"], batch["episode"], step) for step in (self.steps, 1))
+        names = ("loss", "accuracy", "information")
+        steps = range(1, self.steps + 1)
+        means = {name: torch.stack([terms[f"{name}_{k}"].value.detach() for k in steps]).mean(0) for name in names}
+        rows = health(latent[:, 1:].flatten(0, 1), predicted.flatten(0, 1), ahead[:, :-1].flatten() > 0)
+        ahead_rows = {name: pad(value.unflatten(0, predicted.shape[:2]), (0, 1)) for name, value in rows.items()}
+        return {name: Term(value, every, 0.0) for name, value in means.items()} | {
+            name: Term(value, ahead, 0.0) for name, value in ahead_rows.items()
+        }
 
     def step_terms(self, step: int, predicted: Tensor, latent: Tensor, batch: Batch) -> dict[str, Term]:
         """The terms of one k.

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from learners.augment import random_shift
-from learners.contrast import bilinear, cosine, effective_rank, embedding_std, info_nce, similarities
+from learners.contrast import bilinear, cosine, health, info_nce
 from learners.objective import Batch, Objective, Term
 
 if TYPE_CHECKING:
+    from learners.group import Group
     from learners.model import Model, Output
+
+KEY_ROWS = 256
+"""Rows whose keys are computed at once: more would only take more memory."""
 
 
 class CurlHead(nn.Module):
@@ -59,10 +63,24 @@ class Curl(Objective):
             raise ValueError(f"curl shifts images, and the observation has only {list(model.observation_columns)}")
         return {"curl": CurlHead(model.features, self.features, matrix=self.scorer == "bilinear")}
 
+    @torch.no_grad()
+    def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:
+        """The keys, once per batch: the slow encoder hardly moves within a learner step.
+
+        With several epochs, a pass of the slow encoder in each would cost a sixth of all learning.
+        """
+        shape = batch["mask"].shape
+        columns = {name: column.flatten(0, 1) for name, column in model.observation(batch).items()}
+        pieces = [
+            self.keys(model, {name: column[start : start + KEY_ROWS] for name, column in columns.items()})
+            for start in range(0, shape.numel(), KEY_ROWS)
+        ]
+        return {"curl_key": torch.cat(pieces).unflatten(0, shape)}
+
     def terms(self, model: "Model", out: "Output", batch: Batch) -> dict[str, Term]:
         """The loss, and the metrics that tell a learning representation from a collapsed or idle one."""
         head = cast(CurlHead, model.heads["curl"])
-        query, key = head.projection(out.features.flatten(0, 1)), self.keys(model, batch)
+        query, key = head.projection(out.features.flatten(0, 1)), batch["curl_key"].flatten(0, 1)
         valid = batch["mask"].flatten() > 0
         rows = torch.arange(len(query), device=query.device)
         loss, correct = info_nce(self.scores(query, key, head.weight), rows, valid=valid)
@@ -72,10 +90,8 @@ class Curl(Objective):
         terms = {"loss": Term(loss.view(shape), batch["mask"])}
         return terms | {name: Term(value.view(shape), batch["mask"], 0.0) for name, value in metrics.items()}
 
-    @torch.no_grad()
-    def keys(self, model: "Model", batch: Batch) -> Tensor:
-        """The slow projections of the shifted frames, (n, features)."""
-        columns = {name: column.flatten(0, 1) for name, column in model.observation(batch).items()}
+    def keys(self, model: "Model", columns: Batch) -> Tensor:
+        """The slow projections of the shifted frames: observation columns (n, ...) to (n, features)."""
         shifted = {name: random_shift(columns[name], self.pad) for name in model.image_columns}
         return model.slow("curl.projection")(model.encode(columns | shifted, model.slow("encoder")))
 
@@ -84,11 +100,3 @@ class Curl(Objective):
         if weight is None:
             return cosine(query, key, self.temperature)
         return bilinear(query, key, weight) / self.temperature
-
-
-def health(query: Tensor, key: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """Per row (n,): similarity to the own key and to others; and of the whole minibatch, spread and effective rank."""
-    positive, negative = similarities(query, key, valid=valid)
-    whole = {"embedding_std": embedding_std(query, valid=valid), "effective_rank": effective_rank(query, valid=valid)}
-    metrics = {"positive_similarity": positive, "negative_similarity": negative}
-    return metrics | {name: value.expand(len(query)) for name, value in whole.items()}

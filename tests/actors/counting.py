@@ -6,6 +6,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+EVERY = -1
+
 
 def episode_length(seed: int, episode: int) -> int:
     """Actions in an episode: differs between streams and episodes, and may be 1."""
@@ -17,7 +19,7 @@ class Counting(gymnasium.Env):
 
     Args:
         fault: what goes wrong, "raise", "nan", "shape", "reward", or "" for nothing.
-        fault_seed: in the environment with this seed.
+        fault_seed: in the environment with this seed, or in EVERY one.
         fault_step: in its step with this number, counted from 1 over all episodes.
     """
 
@@ -39,7 +41,7 @@ class Counting(gymnasium.Env):
         ended = self._step == episode_length(self._seed, self._episode)
         even = self._episode % 2 == 0
         observation, reward = self._observation(), reward_of(self._seed, self._step, int(action))
-        if self._seed == self._fault_seed and self._steps == self._fault_step:
+        if self._fault_seed in (self._seed, EVERY) and self._steps == self._fault_step:
             observation, reward = self._broken(observation, reward)
         return observation, reward, ended and even, ended and not even, {}
 
@@ -88,5 +90,6 @@ def reward_of(seed: int, step: int, action: int) -> float:
 
 
 gymnasium.register("Counting-v0", entry_point=Counting)
+gymnasium.register("CountingRaise-v0", entry_point=lambda: Counting(fault="raise", fault_seed=EVERY))
 gymnasium.register("CountingDict-v0", entry_point=CountingDict)
 gymnasium.register("Echo-v0", entry_point=Echo)

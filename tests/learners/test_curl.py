@@ -29,6 +29,15 @@ def batch(rows: int = 12, seed: int = 0) -> Batch:
     return {"observation": frames, "mask": torch.ones(rows, 1)}
 
 
+def loss_of(objective: Curl, on: Model, columns: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    prepared = columns | objective.prepare(on, columns, Group())
+    return reduce(tagged_terms(objective, on, on(prepared), prepared), Group())
+
+
+def keys_of(objective: Curl, on: Model, columns: Batch) -> Tensor:
+    return objective.prepare(on, columns, Group())["curl_key"].flatten(0, 1)
+
+
 def literal_loss(query: Tensor, key: Tensor, weight: Tensor, valid: list[int]) -> float:
     losses = []
     for row in valid:
@@ -46,7 +55,7 @@ def test_loss_equals_the_definition_on_valid_rows(masked: list[int]) -> None:
         on.heads["curl"].weight.add_(0.1 * torch.randn(16, 16))
         for parameter in on.slow_parts.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    loss, means = reduce(tagged_terms(objective, on, on(columns), columns), Group())
+    loss, means = loss_of(objective, on, columns)
     with torch.no_grad():
         query = on.heads["curl"].projection(on.encode({"observation": columns["observation"][:, 0]}))
         key = on.slow("curl.projection")(on.slow("encoder")({"observation": columns["observation"][:, 0]}))
@@ -60,7 +69,7 @@ def test_cosine_scores_have_no_matrix() -> None:
     objective = Curl(scorer="cosine", temperature=0.1, features=16)
     on, columns = model(objective), batch()
     assert on.heads["curl"].weight is None
-    loss, _ = reduce(tagged_terms(objective, on, on(columns), columns), Group())
+    loss, _ = loss_of(objective, on, columns)
     assert 0 < float(loss.detach()) < math.log(12) + 20
 
 
@@ -73,7 +82,7 @@ def test_temperature_divides_the_scores() -> None:
 def test_gradient_reaches_encoder_and_head_but_no_slow_copy() -> None:
     objective = Curl(features=16)
     on, columns = model(objective), batch()
-    loss, _ = reduce(tagged_terms(objective, on, on(columns), columns), Group())
+    loss, _ = loss_of(objective, on, columns)
     loss.backward()
     reached = {name.split(".")[0] for name, p in on.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached == {"encoder", "heads"}
@@ -84,10 +93,10 @@ def test_gradient_reaches_encoder_and_head_but_no_slow_copy() -> None:
 def test_keys_are_shifted_copies_and_anchors_are_not() -> None:
     objective = Curl(features=16, pad=4)
     on, columns = model(objective), batch()
-    keys = [objective.keys(on, columns) for _ in range(2)]
+    keys = [keys_of(objective, on, columns) for _ in range(2)]
     assert not torch.allclose(*keys), "two draws of the shift give the same keys"
-    still = Curl(features=16, pad=0).keys(on, columns)
-    torch.testing.assert_close(still, Curl(features=16, pad=0).keys(on, columns))
+    still = keys_of(Curl(features=16, pad=0), on, columns)
+    torch.testing.assert_close(still, keys_of(Curl(features=16, pad=0), on, columns))
     query = on.heads["curl"].projection(on(columns).features.flatten(0, 1))
     torch.testing.assert_close(query, still, msg="before any step the slow copy equals the encoder")
 
@@ -98,7 +107,7 @@ def test_a_masked_row_does_not_matter() -> None:
     columns["mask"][5] = 0
     other = columns | {"observation": columns["observation"].clone()}
     other["observation"][5] = 0
-    results = [reduce(tagged_terms(objective, on, on(each), each), Group()) for each in (columns, other)]
+    results = [loss_of(objective, on, each) for each in (columns, other)]
     torch.testing.assert_close(results[0], results[1])
 
 
@@ -109,7 +118,7 @@ def test_it_learns_to_recognise_shifted_frames() -> None:
     history = []
     for step in range(80):
         columns = batch(48, seed=step)
-        loss, means = reduce(tagged_terms(objective, on, on(columns), columns), Group())
+        loss, means = loss_of(objective, on, columns)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -128,3 +137,11 @@ def test_it_learns_to_recognise_shifted_frames() -> None:
 def test_an_observation_without_image_is_refused() -> None:
     with pytest.raises(ValueError, match="curl shifts images"):
         ActorCritic(Mlp()).build({"observation": Column("float32", (3,))}, gym.spaces.Discrete(2), [Curl()])
+
+
+def test_keys_in_pieces_are_those_of_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = Curl(features=16, pad=0)
+    on, columns = model(objective), batch()
+    whole = keys_of(objective, on, columns)
+    monkeypatch.setattr("learners.objectives.curl.KEY_ROWS", 5)
+    torch.testing.assert_close(keys_of(objective, on, columns), whole)

@@ -1,3 +1,4 @@
+import os
 import socket
 from pathlib import Path
 
@@ -27,9 +28,11 @@ def trained(group: Group, batch: dict) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def train_half(rank: int, address: str, folder: Path) -> None:
+def train_half(rank: int, address: str, folder: Path, through_memory: bool) -> None:
     torch.set_num_threads(1)
     group = join(address, rank, 2, device=torch.device("cpu"), seconds=60)
+    assert group.shares_memory
+    group.shares_memory = through_memory
     whole = random_batch(6, 9)
     half = {name: column[:4] if rank == 0 else column[4:] for name, column in whole.items()}
     torch.save(trained(group, half), folder / f"{rank}.pt")
@@ -37,12 +40,14 @@ def train_half(rank: int, address: str, folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_two_learners_on_uneven_halves_equal_one_on_the_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("through_memory", [True, False])
+def test_two_learners_on_uneven_halves_equal_one_on_the_whole(tmp_path: Path, through_memory: bool) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    processes.spawn(train_half, args=(address, tmp_path), nprocs=2)
+    processes.spawn(train_half, args=(address, tmp_path, through_memory), nprocs=2)
     halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert not list(Path("/dev/shm").glob(f"contrail-{os.getpid()}-*")), "the shared file outlived its use"
     whole = trained(Group(), random_batch(6, 9))
     for name, tensor in whole.items():
         assert torch.equal(halves[0][name], halves[1][name]), name

@@ -35,7 +35,8 @@ def test_a_few_steps_are_finite_and_tell_of_the_contrast(tmp_path: Path) -> None
     for step in metrics:
         assert all(math.isfinite(value) for value in step.values())
         named = {f"contrast/{name}_{k}" for name in ("loss", "accuracy", "information") for k in (1, 2)}
-        assert contrastive(step) == named
+        means = {f"contrast/{name}" for name in ("loss", "accuracy", "information", "effective_rank", "embedding_std")}
+        assert contrastive(step) == named | means | {"contrast/positive_similarity", "contrast/negative_similarity"}
     # Before anything is learned, a row's future is one of the minibatch's decided rows, at most 4 windows of 20.
     assert metrics[0]["contrast/loss_1"] == pytest.approx(math.log(4 * 20), abs=0.2)
 

@@ -1,0 +1,93 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from actors.environments import EnvironmentFailed
+from cluster.distributed import Distributed, ProcessDied
+from cluster.experiment import Experiment, Topology
+from recipes.ppo import ppo
+from tests.cluster.worlds import same, weights_after, world_of
+
+# Ray's own sockets and subprocesses are still open when their objects are collected.
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray():
+    """One Ray for all tests here, started as a run starts its own."""
+    from cluster.distributed import start_ray
+
+    start_ray("")
+    yield
+    ray.shutdown()
+
+
+def small(topology: Topology, **flags) -> Experiment:
+    return ppo(rows=16, epochs=2, minibatches=2, topology=topology, **flags)
+
+
+def test_processes_learn_what_one_process_learns(tmp_path: Path) -> None:
+    """The loop without Ray specifies the one with it: the same seed, bit for bit."""
+    local = weights_after(small(Topology(actors=2, learners=1, local=True)), tmp_path / "local", 3)
+    distributed = weights_after(small(Topology(actors=2, learners=1)), tmp_path / "ray", 3)
+    assert same(local, distributed)
+
+
+def test_two_learners_two_shards_two_actors_stay_on_policy_and_repeat_themselves(tmp_path: Path) -> None:
+    experiment = small(Topology(actors=2, learners=2, shards=2))
+    with world_of(experiment, tmp_path / "a") as world:
+        advances = [world.advance() for _ in range(3)]
+        world.save(tmp_path / "a" / "checkpoint")
+    for advance in advances:
+        assert advance.metrics["train/first_ratio_error"] < 1e-4
+        assert advance.metrics["staleness/max"] == 0
+    from learners import checkpoint
+
+    assert same(checkpoint.load(tmp_path / "a" / "checkpoint")[0], weights_after(experiment, tmp_path / "b", 3))
+
+
+def test_lag_one_overlaps_and_stays_within_its_bound(tmp_path: Path) -> None:
+    with world_of(small(Topology(actors=2, learners=1, max_version_lag=1)), tmp_path) as world:
+        lags = [world.advance().metrics["staleness/max"] for _ in range(8)]
+    assert max(lags) == 1
+
+
+def test_a_raising_environment_ends_the_run_with_its_actor_environment_and_step(tmp_path: Path) -> None:
+    experiment = small(Topology(actors=1, learners=1), env="tests.actors.counting:CountingRaise-v0")
+    world = world_of(experiment, tmp_path)
+    with pytest.raises(EnvironmentFailed, match=r"actor-0: environment \d .*last action"), world:
+        for _ in range(10):
+            world.advance()
+    assert not list((tmp_path / "segments").iterdir())
+
+
+def pids_of(world: Distributed) -> dict[str, int]:
+    """Process ids of actors and learners."""
+    named = {name: process for process, name in world.names.items() if name.startswith(("actor", "learner"))}
+    return {name: ray.get(process.pid.remote()) for name, process in named.items()}
+
+
+def test_a_killed_process_is_named(tmp_path: Path) -> None:
+    world = world_of(small(Topology(actors=1, learners=1)), tmp_path)
+    assert isinstance(world, Distributed)
+    with pytest.raises(ProcessDied, match="actor-0 died"), world:
+        world.advance()
+        os.kill(pids_of(world)["actor-0"], 9)
+        for _ in range(3):
+            world.advance()
+    assert not list((tmp_path / "segments").iterdir())
+
+
+def test_leaving_ends_all_processes(tmp_path: Path) -> None:
+    world = world_of(small(Topology(actors=1, learners=1)), tmp_path)
+    assert isinstance(world, Distributed)
+    with world:
+        world.advance()
+        pids = list(pids_of(world).values())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)

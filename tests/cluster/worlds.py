@@ -1,0 +1,34 @@
+"""Short runs in one process or in many."""
+
+from pathlib import Path
+
+import torch
+
+from cluster.distributed import Distributed
+from cluster.experiment import Experiment, Spaces
+from cluster.world import Local
+from learners import checkpoint
+
+
+def world_of(experiment: Experiment, folder: Path, *, resume: Path | None = None) -> Local | Distributed:
+    experiment = experiment.checked()
+    spaces = Spaces.of(experiment.environment)
+    segments = folder / "segments"
+    segments.mkdir(exist_ok=True, parents=True)
+    if experiment.topology.local:
+        return Local(experiment, spaces, replay_folder=segments, resume=resume)
+    return Distributed(experiment, spaces, replay_folder=segments, logs=folder / "logs", resume=resume)
+
+
+def weights_after(experiment: Experiment, folder: Path, advances: int, *, resume: Path | None = None) -> dict:
+    """All tensors of a checkpoint taken after so many learner steps; the segments' folder must be empty then."""
+    with world_of(experiment, folder, resume=resume) as world:
+        for _ in range(advances):
+            world.advance()
+        world.save(folder / "checkpoint")
+    assert not list((folder / "segments").iterdir())
+    return checkpoint.load(folder / "checkpoint")[0]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
