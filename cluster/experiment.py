@@ -75,7 +75,8 @@ class Experiment:
         tables: ways of reading the store, by name.
         updates: made in order in every learner step.
         envs: environments over all actors, each a stream of its own.
-        rows: decisions per stream in a block; one block of every actor feeds one learner step.
+        rows: of each stream in a block, decisions and the final observations among them; one block of every actor
+            feeds one learner step.
         steps: agent steps (decisions) after which the run ends. Frames are more: times the environment's frame skip.
         seed: root of every random number.
         gamma: discount of the recorded running return (reward scaling).
@@ -116,6 +117,15 @@ class Experiment:
                 raise ExperimentError(f"{name} is {getattr(self, name)}, wanted at least 1")
         if topology.local and topology.learners > 1:
             raise ExperimentError(f"{topology.learners} learners in one process: leave out --topology.local")
+        if topology.local and topology.gpus_per_learner > torch.cuda.device_count():
+            raise ExperimentError(
+                f"--topology.gpus-per-learner {topology.gpus_per_learner}: this machine has {torch.cuda.device_count()}"
+            )
+        if not any(table.reads_once for table in self.tables.values()):
+            raise ExperimentError(
+                f"no table of {sorted(self.tables)} is read once (select='fifo'): "
+                "nothing would count the steps trained on"
+            )
         if self.envs % topology.actors:
             raise ExperimentError(
                 f"{self.envs} environments do not divide over {topology.actors} actors: "

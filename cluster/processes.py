@@ -1,9 +1,9 @@
 """The processes of a distributed run: thin Ray shells around ordinary objects.
 
-Each shell builds its object where it runs, gives its process a log file, and turns waiting into awaiting. Who owns
-what: the driver owns all processes and ends them; a shard owns its segments' files; rank 0 of the learners owns checkpoints;
-the channel server owns the newest weights. Who waits for whom: actors for weights (in the channel server) and for room
-(in their shard), learners for rows (in the shards) and for each other.
+Each shell builds its object where it runs and gives its process a log file. Who owns what: the driver owns all processes
+and ends them; a shard owns its segments' files; rank 0 of the learners owns checkpoints; the channel server owns the
+newest weights. Who waits for whom: actors for weights (in the channel server) and for room (in their shard), learners
+for rows (in the shards) and for each other.
 """
 
 import os

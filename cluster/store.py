@@ -1,4 +1,4 @@
-"""The replay store's shards as Ray processes. Nothing here knows torch: these processes are up long before the others."""
+"""The replay store's shards as Ray processes. Nothing here knows torch, so they are up long before the others."""
 
 import asyncio
 from collections.abc import Mapping

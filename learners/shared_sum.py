@@ -15,8 +15,9 @@ class SharedSum:
     """Element-wise sums of one long vector per rank, all ranks on one host.
 
     Every rank writes its vector into a slot of its own, waits for the others, and adds up all slots in the order of
-    ranks, so that all get the same bits. There are two sets of slots, used in turn: a rank can only overwrite a set when
-    all have passed the wait after it. The file is unlinked as soon as it is mapped; nothing outlives the processes.
+    ranks, so that all get the same bits. There are two sets of slots, used in turn: a rank can only overwrite a set
+    when all have passed the wait after it. The file is unlinked as soon as it is mapped; nothing outlives the
+    processes.
 
     Args:
         length: of the vector.
@@ -50,7 +51,7 @@ def one_host() -> bool:
     """Whether all ranks run on one machine that has shared memory; the same answer on every rank."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     # Containers of one host share its boot id but not always its shared memory: that is told by the folder's inode.
-    here = f"{boot.read_text()}{os.stat(SHARED_MEMORY).st_dev}" if boot.exists() and SHARED_MEMORY.is_dir() else None
+    here = f"{boot.read_text()}{SHARED_MEMORY.stat().st_dev}" if boot.exists() and SHARED_MEMORY.is_dir() else None
     places: list[str | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(places, here)
     return here is not None and len(set(places)) == 1

@@ -29,7 +29,7 @@ def curl_ppo(
     minibatches: int = 8,
     clip: float = 0.2,
     anneal: bool = False,
-    contrast: float = 0.3,
+    contrast: float = 0.05,
     shift: int = 4,
     momentum: float = 0.95,
     augment_policy: bool = False,
@@ -43,7 +43,7 @@ def curl_ppo(
         env: a Gymnasium id of an environment with frames, or "module:Name-v0".
         steps: agent steps to train on; Atari's frames are four times as many.
         envs: environments over all actors.
-        rows: decisions of each environment between two learner steps.
+        rows: of each environment between two learner steps: its decisions, and final observations among them.
         lr: Adam's learning rate.
         epochs: passes over each batch.
         minibatches: optimiser steps per pass.

@@ -34,7 +34,7 @@ def ppo(
         env: a Gymnasium id, or "module:Name-v0".
         steps: agent steps to train on.
         envs: environments over all actors.
-        rows: decisions of each environment between two learner steps.
+        rows: of each environment between two learner steps: its decisions, and final observations among them.
         lr: Adam's learning rate.
         epochs: passes over each batch.
         minibatches: optimiser steps per pass.

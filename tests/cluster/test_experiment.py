@@ -4,6 +4,7 @@ import pytest
 
 from cluster.experiment import ExperimentError, Topology, divisor
 from recipes.ppo import ppo
+from replay.table import Table
 
 
 def test_numbers_left_to_the_machine_are_filled_in() -> None:
@@ -24,7 +25,12 @@ def test_divisor_is_the_largest_that_fits() -> None:
         ({"topology": Topology(actors=1, learners=2, local=True)}, "leave out --topology.local"),
         ({"envs": 4}, r"draws 8 windows of 33 rows a step, but blocks of 32 rows of 4 environments hold 4"),
         ({"steps": 0}, "steps is 0, wanted at least 1"),
-        ({"tables": {}}, r'reads table "fresh", the experiment has \[\]'),
+        ({"tables": {}}, r"no table of \[\] is read once"),
+        (
+            {"tables": {"other": Table(batch=8, window=33, stride=32)}},
+            r'reads table "fresh", the experiment has \[.other',
+        ),
+        ({"tables": {"fresh": Table(batch=8, select="uniform")}}, "nothing would count the steps"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(changes: dict, sentence: str) -> None:
