@@ -4,7 +4,7 @@
 # Variables:
 #   PYTHON=python3.12            the interpreter that makes the environment (3.11 or newer)
 #   TORCH="torch==2.13.0"        the PyTorch to install: any words that pip install takes, e.g. a CUDA build,
-#                                TORCH="torch --index-url https://download.pytorch.org/whl/cu128"
+#                                TORCH="torch --index-url URL-OF-ANOTHER-BUILD"
 #   RECIPE=ppo ARGS="--seed 2"   what `make train` runs instead of the main job, and its flags
 #   VENV=.venv                   where the environment goes
 

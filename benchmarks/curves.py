@@ -29,8 +29,8 @@ from cluster.metrics import read_metrics
 SEEDS = (11, 12, 13)
 RETURN = "rollout/ep_rew_mean"
 LOCAL = ("--topology.local", "--topology.actors", "1")
-ATARI = ("curl_ppo", *LOCAL, "--steps", "200000")
-SHORT = ("curl_ppo", *LOCAL, "--contrast", "0", "--steps", "100000")
+ATARI = ("curl_ppo", *LOCAL, "--steps", "150000")
+SHORT = ("curl_ppo", *LOCAL, "--contrast", "0", "--steps", "50000")
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ FIGURES = {
             "ppo": (*ATARI, "--contrast", "0"),
             "crop": (*ATARI, "--contrast", "0", "--augment-policy"),
         },
-        200_000,
+        150_000,
     ),
     "precision": Figure(
         "ALE/Breakout-v5: plain PPO in bf16 and in fp32",
         "ALE/Breakout-v5",
         {"ppo": (*ATARI, "--contrast", "0"), "fp32": (*SHORT, "--precision", "fp32")},
-        100_000,
+        50_000,
     ),
     "control": Figure(
         "Hopper-v5: PPO with normalised observations and rewards",

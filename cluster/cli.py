@@ -1,12 +1,14 @@
 """The command line: contrail train | resume | evaluate.
 
-Exit codes: 0 done (or stopped in order), 2 a mistake of the user's, 1 anything else. A mistake is one sentence; a
-traceback appears only for what nobody foresaw, and is kept in the run's logs.
+Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped in order by signal n (130 is Ctrl-C), 1 anything else.
+A failure is one sentence; its traceback is kept in the run's logs, and shown only where there is no run yet and nobody
+foresaw it.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 USAGE = """\
 contrail: actors explore, a sharded store streams, learners learn.
@@ -22,12 +24,24 @@ contrail: actors explore, a sharded store streams, learners learn.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `contrail` command."""
+    # An installed command does not look where it is called; environments' modules often lie there.
+    sys.path.append(str(Path.cwd()))
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
     """Carry out a command line; the exit code."""
-    from cluster.commands import COMMANDS, describe_recipes, explained
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("contrail: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    from cluster.commands import COMMANDS
+    from cluster.mistakes import explained
+    from cluster.recipe import describe_recipes
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE + describe_recipes())
@@ -35,7 +49,8 @@ def run(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, 1)
-        print(f"contrail: no command {name!r}{f', did you mean {close[0]}?' if close else ''}; see contrail --help")
+        hint = f"did you mean {close[0]}?" if close else "see contrail --help"
+        print(f"contrail: no command {name!r}: {hint}", file=sys.stderr)
         return 2
     command: Callable[[list[str]], int] = COMMANDS[name]
     return explained(command, rest)

@@ -1,81 +1,21 @@
-"""What the commands do, and how their failures are put to a person."""
+"""What the commands do."""
 
-import importlib
-import importlib.util
 import inspect
-import os
-import pkgutil
-import sys
-import traceback
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
-from cluster.experiment import Experiment, Spaces
-from cluster.run import RunOptions, describe_evaluation, evaluate, train
-from cluster.run_folder import RunFolder, default_name
-
-Recipe = Callable[..., Experiment]
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be found or is none; gives the nearest match."""
-
-
-def find_recipe(name: str) -> Recipe:
-    """The function that a recipe's name, or "file.py:function", stands for."""
-    return _own_recipe(name) if ":" in name or name.endswith(".py") else _shipped_recipe(name)
-
-
-def _shipped_recipe(name: str) -> Recipe:
-    names = recipe_names()
-    if name not in names:
-        close = get_close_matches(name, names, 1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}, or my_file.py:function"
-        raise RecipeError(f"no recipe {name!r}: {hint}")
-    return getattr(importlib.import_module(f"recipes.{name}"), name)
-
-
-def _own_recipe(name: str) -> Recipe:
-    path, _, function = name.partition(":")
-    file = Path(path)
-    if not file.is_file():
-        raise RecipeError(f"no recipe file {path}: give an existing file as my_file.py:function")
-    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    found = [
-        n for n, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
-    ]
-    if function not in found:
-        raise RecipeError(f"{path} has no function {function!r}; it has {', '.join(found) or 'none'}")
-    _send_by_value(module)
-    return getattr(module, function)
-
-
-def _send_by_value(module: Any) -> None:
-    """Let other processes have the module's classes although they cannot import it."""
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(module)
-
-
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes, found in the package above this one by name alone."""
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("recipes").__path__))
-
-
-def describe_recipes() -> str:
-    """The recipes, a line each."""
-    lines = [f"  {name:<12} {(inspect.getdoc(_shipped_recipe(name)) or '').splitlines()[0]}" for name in recipe_names()]
-    return "recipes:\n" + "\n".join(lines)
+from cluster.evaluation import describe_evaluation, evaluate
+from cluster.experiment import Experiment, ExperimentError, Spaces
+from cluster.mistakes import MISTAKES
+from cluster.recipe import Recipe, RecipeError, called, describe_recipes, find_recipe
+from cluster.run import RunOptions, train
+from cluster.run_folder import RunFolder, RunFolderError, default_name
 
 
 def command_train(arguments: list[str]) -> int:
@@ -87,16 +27,14 @@ def command_train(arguments: list[str]) -> int:
     name, *flags = arguments
     experiment, options = parse(name, flags)
     spaces = checked_spaces(experiment)
-    default = default_name(Path(name.partition(":")[0]).stem, experiment.environment.id)
-    folder = RunFolder.create(options.name or default, runs=options.folder)
+    folder = _new_folder(name, experiment, options)
     folder.save_experiment(_description(name, flags, experiment))
     return _train(experiment, spaces, folder, options, name, resume=False)
 
 
 def command_resume(arguments: list[str]) -> int:
     """contrail resume RUN."""
-    path = tyro.cli(_run_argument, args=arguments, prog="contrail resume")
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(tyro.cli(_run_argument, args=arguments, prog="contrail resume"))
     recipe, experiment, options = _recorded(folder)
     folder.latest()
     return _train(experiment, checked_spaces(experiment), folder, options, recipe, resume=True)
@@ -105,10 +43,14 @@ def command_resume(arguments: list[str]) -> int:
 def command_evaluate(arguments: list[str]) -> int:
     """contrail evaluate RUN [flags]."""
     options = tyro.cli(Evaluation, args=arguments, prog="contrail evaluate")
+    for name, least in (("episodes", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise ExperimentError(f"--{name} is {getattr(options, name)}, wanted at least {least}")
     folder = RunFolder.open(options.run)
     _, experiment, _ = _recorded(folder)
-    values = evaluate(experiment, folder, episodes=options.episodes, seed=options.seed, greedy=not options.sample)
-    print(describe_evaluation(values, experiment))
+    greedy = not options.sample
+    values = evaluate(experiment, folder, episodes=options.episodes, seed=options.seed, greedy=greedy)
+    print(describe_evaluation(values, experiment, greedy=greedy))
     return 0
 
 
@@ -147,28 +89,45 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 def parse(recipe: str, flags: list[str]) -> tuple[Experiment, RunOptions]:
     """The experiment and the run's options that a recipe and its flags give; exits with code 2 on a bad flag."""
-    function = find_recipe(recipe)
-    experiment, options = tyro.cli(with_options(function), args=flags, prog=f"contrail train {recipe}")
-    if not isinstance(experiment, Experiment):
-        raise RecipeError(f"recipe {recipe} returned {type(experiment).__name__}, wanted an Experiment")
+    command = with_options(find_recipe(recipe), recipe)
+    experiment, options = tyro.cli(command, args=flags, prog=f"contrail train {recipe}")
     return experiment.checked(), options
 
 
 def checked_spaces(experiment: Experiment) -> Spaces:
-    """The environment's spaces, after a look at whether the model fits them: mistakes show before anything runs."""
+    """The environment's spaces, after a look at whether model and machine fit: mistakes show before anything runs."""
+    topology, gpus = experiment.topology, torch.cuda.device_count()
+    wanted = topology.learners * topology.gpus_per_learner
+    if wanted > gpus and not topology.address:
+        raise ExperimentError(
+            f"{topology.learners} learners with {topology.gpus_per_learner} GPUs each want {wanted}, this machine has "
+            f"{gpus}: lower --topology.learners or --topology.gpus-per-learner"
+        )
     spaces = Spaces.of(experiment.environment)
-    with torch.device("meta"):
-        spaces.model(experiment, learning=True)
+    try:
+        spaces.schema(experiment)
+        with torch.device("meta"):
+            spaces.model(experiment, learning=True)
+    except MISTAKES:
+        raise
+    except Exception as error:
+        text = f"no model can be made for {experiment.environment.id}: {type(error).__name__}: {error}"
+        raise ExperimentError(text) from error
     return spaces
 
 
-def with_options(recipe: Recipe) -> Callable[..., tuple[Experiment, RunOptions]]:
+def with_options(recipe: Recipe, name: str) -> Callable[..., tuple[Experiment, RunOptions]]:
     """A recipe that also takes the run's options, as --run.* flags."""
 
     def command(*, run: RunOptions, **arguments: Any) -> tuple[Experiment, RunOptions]:
-        return recipe(**arguments), run
+        return called(recipe, name, **arguments), run
 
-    signature = inspect.signature(recipe, eval_str=True)
+    try:
+        signature = inspect.signature(recipe, eval_str=True)
+    except NameError as error:
+        raise RecipeError(f"recipe {name} has an annotation that stands for nothing: {error}") from error
+    if "run" in signature.parameters:
+        raise RecipeError(f"recipe {name} has a flag `run`, where the run's own options are: rename it")
     option = inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=RunOptions, default=RunOptions())
     keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
     parameters = [*keywords, option]
@@ -176,6 +135,18 @@ def with_options(recipe: Recipe) -> Callable[..., tuple[Experiment, RunOptions]]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = inspect.getdoc(recipe)
     return command
+
+
+def _new_folder(recipe: str, experiment: Experiment, options: RunOptions) -> RunFolder:
+    """The folder that was asked for, or one of a new name: two runs may begin in the same second."""
+    if options.name:
+        return RunFolder.create(options.name, runs=options.folder)
+    name = default_name(Path(recipe.partition(":")[0]).stem, experiment.environment.id)
+    for number in itertools.count(1):
+        free = name if number == 1 else f"{name}-{number}"
+        if not (options.folder / free).exists():
+            return RunFolder.create(free, runs=options.folder)
+    raise AssertionError("there is always another number")
 
 
 def _description(recipe: str, flags: list[str], experiment: Experiment) -> dict[str, Any]:
@@ -192,65 +163,20 @@ def _description(recipe: str, flags: list[str], experiment: Experiment) -> dict[
 def _recorded(folder: RunFolder) -> tuple[str, Experiment, RunOptions]:
     """The recipe, experiment and options of an existing run."""
     description = folder.load_experiment()
-    return description["recipe"], *parse(description["recipe"], description["arguments"])
+    try:
+        recipe, arguments = description["recipe"], description["arguments"]
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder.path}/experiment.json is damaged ({error}): start a new run") from error
+    return recipe, *parse(recipe, arguments)
 
 
 def _train(
     experiment: Experiment, spaces: Spaces, folder: RunFolder, options: RunOptions, recipe: str, *, resume: bool
 ) -> int:
+    """Exit code 0 when the run came to its end, as shells have it when a signal stopped it."""
     title = f"{recipe} on {experiment.environment.id}, in {folder.path}"
-    if not train(experiment, spaces, folder, options, title=title, resume=resume):
+    stopped = train(experiment, spaces, folder, options, title=title, resume=resume)
+    if stopped:
         print(f"stopped; continue with: contrail resume {folder.path}")
     print(f"curves: tensorboard --logdir {folder.path}")
-    return 0
-
-
-def explained(command: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Run a command and turn its failures into a sentence and an exit code."""
-    try:
-        return command(arguments)
-    except KeyboardInterrupt:
-        print("contrail: interrupted", file=sys.stderr)
-        return 130
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    except mistakes() as error:
-        print(f"contrail: {error}", file=sys.stderr)
-        return 2
-    except troubles() as error:
-        print(f"contrail: {error}", file=sys.stderr)
-        if os.environ.get("CONTRAIL_TRACEBACK"):
-            traceback.print_exc()
-        return 1
-
-
-def mistakes() -> tuple[type[BaseException], ...]:
-    """What a user can mend: the command, the experiment, their environment."""
-    from actors.environments import EnvironmentFailed, EnvironmentProblem
-    from actors.spaces import SpaceError
-    from cluster.experiment import ExperimentError
-    from cluster.run_folder import RunFolderError
-    from learners.nets.encoders import EncoderError
-    from learners.update import UpdateError
-    from replay.table import TableError
-
-    problems = (
-        EnvironmentProblem,
-        SpaceError,
-        ExperimentError,
-        RunFolderError,
-        EncoderError,
-        UpdateError,
-        TableError,
-    )
-    return (RecipeError, EnvironmentFailed, *problems)
-
-
-def troubles() -> tuple[type[BaseException], ...]:
-    """What went wrong around a correct command: a full disk, a process that died, a loss that is not a number."""
-    from cluster.distributed import ProcessDied
-    from learners.checkpoint import CheckpointError
-    from learners.gradient import NotFinite
-    from learners.learner import StaleRows
-
-    return (OSError, TimeoutError, ProcessDied, CheckpointError, StaleRows, NotFinite)
+    return 128 + stopped if stopped else 0

@@ -2,18 +2,22 @@
 
 import logging
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from actors.actor import Report
+from actors.environments import EnvironmentFailed
+from cluster import checkpoints
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.processes import ActorProcess, LearnerProcess, remote
 from cluster.store import RayShard, ShardProcess
-from cluster.weights import ChannelServer, RayWeights, Stopped
+from cluster.weights import ChannelServer, RayWeights
 from cluster.world import Advance, store_metrics
-from learners import checkpoint
+from learners.gradient import NotFinite
 
 LEAN = {
     "RAY_AUTH_MODE": "disabled",
@@ -28,6 +32,10 @@ LEAN = {
 """Settings of an embedded Ray that nobody else joins: it listens on this machine only, starts in half the time, and its
 processes are not put behind everything else on the machine (Ray's own default is a niceness of 15)."""
 
+CHANNEL = "the weight channel"
+PATIENCE = 10.0
+"""Seconds that processes are given to finish before they are ended."""
+
 
 class ProcessDied(RuntimeError):
     """A process of the run ended by itself; names it and its log."""
@@ -37,12 +45,23 @@ def start_ray(topology_address: str) -> None:
     """Join a Ray cluster, or start one inside this process that ends with it."""
     if ray.is_initialized():
         return
-    if topology_address:
-        ray.init(address=topology_address, log_to_driver=False, logging_level=logging.ERROR)
-        return
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        if topology_address:
+            ray.init(topology_address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _embed_ray()
+    finally:
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray took it over
+
+
+def _embed_ray() -> None:
     for name, value in LEAN.items():
         os.environ.setdefault(name, value)
+    # Its processes find modules where this one does: beside a recipe's own file, for one.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     ray.init(
+        "local",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -73,6 +92,7 @@ class Distributed:
         self.replay_folder, self.logs, self.resume = replay_folder, logs, resume
         self.names: dict[Any, str] = {}
         self.collecting: dict[Any, Any] = {}
+        self.learning: dict[Any, Any] = {}
 
     def __enter__(self) -> "Distributed":
         self.owns_ray = not ray.is_initialized()
@@ -97,21 +117,24 @@ class Distributed:
     def _start(self) -> None:
         """All processes come up side by side; each imports torch, which is what takes the time."""
         self.learners = [self._start_learner(rank) for rank in range(self.experiment.topology.learners)]
-        self.channel = self._named("the weight channel", remote(ChannelServer, num_cpus=0).remote())
+        self.channel = self._named(CHANNEL, remote(ChannelServer, num_cpus=0).remote())
         self.shards = [self._start_shard(index) for index in range(self.experiment.topology.shards)]
         weights = RayWeights(self.channel)
         shards = [RayShard(shard, f"shard-{index}") for index, shard in enumerate(self.shards)]
         start_block = self._resumed_version()
-        for index in range(self.experiment.topology.actors):
-            actor = self._start_actor(index, weights, shards[index % len(shards)], start_block)
-            self.collecting[actor.collect.remote()] = actor
-        address = self._get(self.learners[0].address.remote(), self.learners[0])
-        starting = [
-            (learner.start.remote(address, shards=shards, weights=weights, resume=self.resume), learner)
-            for learner in self.learners
+        actors = [
+            self._start_actor(index, weights, shards[index % len(shards)], start_block)
+            for index in range(self.experiment.topology.actors)
         ]
-        for reference, process in starting:
-            self._get(reference, process)
+        starting = {actor.start.remote(): actor for actor in actors}
+        self.collecting = {actor.collect.remote(): actor for actor in actors}
+        address = self._get(self.learners[0].address.remote(), self.learners[0])
+        for learner in self.learners:
+            started = learner.start.remote(address, shards=shards, weights=weights, resume=self.resume)
+            starting[started] = learner
+        while starting:
+            (ready,), _ = ray.wait(list(starting), num_returns=1)
+            self._get(ready, starting.pop(ready))
 
     def _start_shard(self, index: int) -> Any:
         # Everybody may wait in a shard at once, so it must take many calls at a time.
@@ -140,34 +163,54 @@ class Distributed:
         return self._named(name, made)
 
     def _resumed_version(self) -> int:
-        return 0 if self.resume is None else int(checkpoint.load(self.resume)[1]["version"])
+        return 0 if self.resume is None else checkpoints.read(self.resume)[1]["version"]
 
     def _named(self, name: str, process: Any) -> Any:
         self.names[process] = name
         return process
 
     def _get(self, reference: Any, process: Any) -> Any:
-        """A call's result; a process's own error as itself, its death with its name."""
+        """A call's result; a process's own error as itself, the death of any process with its name."""
         try:
             return ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
-            raise error.as_instanceof_cause() from error
-        except ray.exceptions.RayActorError as error:
-            name = self.names[process]
-            raise ProcessDied(
-                f"{name} died: {str(error).splitlines()[0]}; its last words are in {self.logs}"
-            ) from error
+        except ray.exceptions.RayError as error:
+            # An error that is both comes from a living process that asked a dead one.
+            if isinstance(error, ray.exceptions.RayActorError) and not isinstance(error, ray.exceptions.RayTaskError):
+                raise self._death(self.names[process]) from error
+            cause = getattr(error, "cause", error)
+            # A process that ends takes down those that wait for it: name the one that began.
+            if not isinstance(cause, EnvironmentFailed | NotFinite) and (name := self._dead()):
+                raise self._death(name) from error
+            if not isinstance(cause, Exception):
+                raise
+            raise cause from error
+
+    def _dead(self) -> str | None:
+        """The name of a process that is no more, if there is one; those that are busy are not waited for."""
+        asked = {process.pid.remote(): name for process, name in self.names.items()}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=2.0)
+        for reference in answered:
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayActorError:
+                return asked[reference]
+        return None
+
+    def _death(self, name: str) -> ProcessDied:
+        return ProcessDied(
+            f"{name} died: it crashed or was killed, perhaps for want of memory; last words may be in {self.logs}"
+        )
 
     def advance(self) -> Advance:
         """One learner step; meanwhile actors are given new blocks as they report old ones."""
-        learning = {learner.step.remote(): learner for learner in self.learners}
+        self.learning = {learner.step.remote(): learner for learner in self.learners}
         results: list[tuple[dict[str, float], int, int]] = []
         reports: list[Report] = []
-        while learning:
-            ready, _ = ray.wait([*self.collecting, *learning], num_returns=1)
+        while self.learning:
+            ready, _ = ray.wait([*self.collecting, *self.learning], num_returns=1)
             for reference in ready:
-                if reference in learning:
-                    results.append(self._get(reference, learning.pop(reference)))
+                if reference in self.learning:
+                    results.append(self._get(reference, self.learning.pop(reference)))
                 else:
                     reports.append(self._next_block(reference))
         metrics, steps, version = results[0]
@@ -185,22 +228,30 @@ class Distributed:
         """Rank 0 writes its checkpoint."""
         self._get(self.learners[0].save.remote(folder), self.learners[0])
 
+    def rescue(self, folder: Path) -> bool:
+        """Rank 0 writes its checkpoint as soon as it no longer waits for rows, unless it failed half-way."""
+        self._send_home()
+        learner = self.learners[0]
+        written = learner.rescue.remote(folder)
+        ready, _ = ray.wait([written], timeout=PATIENCE)
+        return bool(ready) and self._get(written, learner)
+
     def __exit__(self, *error: object) -> None:
         """End all in order: those who wait are sent home, environments and files closed, then Ray itself."""
-        waiting = [process for process in self.names if self.names[process].startswith(("the weight", "shard"))]
-        self._quietly([process.stop.remote() for process in waiting])
-        self._quietly(list(self.collecting))
-        self._quietly([process.close.remote() for process in self.names if process not in waiting])
-        self._quietly([process.close.remote() for process in waiting if self.names[process].startswith("shard")])
+        self._send_home()
+        self._quietly([process.close.remote() for process, name in self.names.items() if name != CHANNEL])
         for process in self.names:
             ray.kill(process)
         if self.owns_ray:
             ray.shutdown()
 
+    def _send_home(self) -> None:
+        """Let go those that wait for rows, room or weights, and let them finish what they do."""
+        waited_for = [process for process, name in self.names.items() if name.startswith((CHANNEL, "shard"))]
+        self._quietly([process.stop.remote() for process in waited_for])
+        self._quietly([*self.collecting, *self.learning])
+
     def _quietly(self, references: list[Any]) -> None:
         """Wait a while for calls whose failure changes nothing any more: their processes are ended next."""
-        for reference in references:
-            try:
-                ray.get(reference, timeout=10)
-            except (ray.exceptions.RayError, Stopped, RuntimeError, OSError, TimeoutError):
-                continue
+        if references:
+            ray.wait(references, num_returns=len(references), timeout=PATIENCE)

@@ -1,27 +1,29 @@
 """The processes of a distributed run: thin Ray shells around ordinary objects.
 
-Each shell builds its object where it runs and gives its process a log file. Who owns what: the driver owns all processes
-and ends them; a shard owns its segments' files; rank 0 of the learners owns checkpoints; the channel server owns the
-newest weights. Who waits for whom: actors for weights (in the channel server) and for room (in their shard), learners
-for rows (in the shards) and for each other.
+Each shell builds its object where it runs, gives its process a log file, and turns waiting into awaiting. Who owns
+what: the driver owns all processes and ends them; a shard owns its segments' files; rank 0 of the learners owns
+checkpoints; the channel server owns the newest weights. Who waits for whom: actors for weights (in the channel server)
+and for room (in their shard), learners for rows (in the shards) and for each other.
 """
 
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.actor import Actor, Report
+from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, Spaces
 from cluster.store import RayShard
-from cluster.weights import RayWeights
+from cluster.weights import RayWeights, Stopped
 from cluster.world import learning_device
-from learners import checkpoint
 from learners.group import join, leave
 
 
@@ -52,7 +54,8 @@ class ActorProcess:
     ) -> None:
         log_to(log)
         torch.set_num_threads(1)
-        self._actor: Actor = make_actor(
+        self._make = partial(
+            make_actor,
             experiment,
             spaces,
             index,
@@ -61,6 +64,10 @@ class ActorProcess:
             folder=replay_folder,
             start_block=start_block,
         )
+
+    def start(self) -> None:
+        """Make the environments and reset them: here and not above, since Ray hides an error made there."""
+        self._actor: Actor = self._make()
 
     def pid(self) -> int:
         """The process's id on its node."""
@@ -82,6 +89,7 @@ class LearnerProcess:
         log_to(log)
         torch.set_num_threads(experiment.topology.threads)
         self._experiment, self._spaces, self._rank = experiment, spaces, rank
+        self._between_steps = True
 
     def address(self) -> str:
         """A free address on this node, for rank 0 to listen at."""
@@ -96,7 +104,7 @@ class LearnerProcess:
         group = join(address, self._rank, experiment.topology.learners, device=device)
         self._learner = make_learner(experiment, self._spaces, group, shards=shards, publish=weights, device=device)
         if resume is not None:
-            self._learner.restore(*checkpoint.load(resume))
+            checkpoints.restore(self._learner, resume)
         self._learner.announce()
         return self._learner.version
 
@@ -106,11 +114,24 @@ class LearnerProcess:
 
     def step(self) -> tuple[dict[str, float], int, int]:
         """One learner step: its metrics, the env steps trained on so far, and the version."""
-        return self._learner.step(), self._learner.steps, self._learner.version
+        self._between_steps = False
+        try:
+            metrics = self._learner.step()
+        except (Stopped, ray.exceptions.RayError):  # it still waited for rows
+            self._between_steps = True
+            raise
+        self._between_steps = True
+        return metrics, self._learner.steps, self._learner.version
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint."""
-        checkpoint.save(folder, *self._learner.state())
+        checkpoints.write(folder, self._learner)
+
+    def rescue(self, folder: Path) -> bool:
+        """Write a checkpoint, unless a step failed half-way; whether it did."""
+        if self._between_steps:
+            self.save(folder)
+        return self._between_steps
 
     def close(self) -> None:
         """Leave the group."""
@@ -118,5 +139,9 @@ class LearnerProcess:
 
 
 def remote(process: type, **options: Any) -> Any:
-    """A process class as a Ray actor class; none is restarted behind the driver's back."""
-    return ray.remote(max_restarts=0, max_task_retries=0, **options)(process)
+    """A process class as a Ray actor class; none is restarted behind the driver's back.
+
+    Segments are shared through this node's memory, so in a cluster of several nodes all processes stay on the driver's.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy=here, **options)(process)

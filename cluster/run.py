@@ -2,22 +2,23 @@
 
 import signal
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from actors.evaluator import evaluate as play
+from cluster import checkpoints
 from cluster.display import Display
 from cluster.distributed import Distributed
+from cluster.evaluation import describe_evaluation, evaluate
 from cluster.experiment import Experiment, Spaces
+from cluster.lock import holding
 from cluster.metrics import Metrics
-from cluster.run_folder import RunFolder
-from cluster.segments_folder import bytes_wanted, make_segments_folder, remove_segments_folder
-from cluster.statistics import Statistics, evaluation_values
+from cluster.run_folder import RunFolder, RunFolderError
+from cluster.segments_folder import bytes_wanted, segments_folder
+from cluster.statistics import Statistics
 from cluster.world import Local, World
-from learners import checkpoint
-from learners.policy import ModelPolicy
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ def train(
     *,
     title: str,
     resume: bool = False,
-) -> bool:
+) -> signal.Signals | None:
     """Train an experiment in a run folder.
 
     Ctrl-C and SIGTERM end it in order: the learner step in progress is finished and saved, so that `resume` continues.
+    So does an error, as far as the finished steps can be saved; it is kept in the run's logs.
 
     Args:
         experiment: checked.
@@ -59,27 +61,22 @@ def train(
         resume: continue from the newest checkpoint.
 
     Returns:
-        Whether it came to its end, rather than being stopped.
+        The signal that stopped it; None: it came to its end.
     """
-    start = folder.latest() if resume else None
-    segments = make_segments_folder(folder.path, bytes_wanted(experiment, spaces))
-    try:
-        steps = _steps_done(start)
+    with _stop_requests() as stop, _alone(folder), _kept_failures(folder):
+        start = folder.latest() if resume else None
+        steps = 0 if start is None else checkpoints.read(start)[1]["steps"]
         with (
+            segments_folder(folder.path, bytes_wanted(experiment, spaces)) as segments,
             Metrics(folder.path, resume_step=steps if resume else None) as metrics,
             Display(title, experiment.steps) as display,
-            _stop_requests() as stop,
         ):
-            world = _world(experiment, spaces, folder, segments, start)
-            finished = _loop(world, experiment, folder, options, metrics, display, stop, steps)
-            if finished and experiment.evaluation_episodes:
-                display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
-                values = evaluate(experiment, folder)
-                metrics.write(experiment.steps, values)
-                display.note(describe_evaluation(values, experiment))
-        return finished
-    finally:
-        remove_segments_folder(folder.path, segments)
+            if steps < experiment.steps:
+                world = _world(experiment, spaces, folder, segments, start)
+                steps = _loop(world, experiment, folder, options, metrics, display, stop, steps)
+            if steps >= experiment.steps and experiment.evaluation_episodes:
+                _evaluate_at_end(experiment, folder, metrics, display, stop)
+        return stop.signal
 
 
 def _world(experiment: Experiment, spaces: Spaces, folder: RunFolder, segments: Path, start: Path | None) -> World:
@@ -88,10 +85,6 @@ def _world(experiment: Experiment, spaces: Spaces, folder: RunFolder, segments: 
     return Distributed(
         experiment, spaces, replay_folder=segments.resolve(), logs=folder.path.resolve() / "logs", resume=start
     )
-
-
-def _steps_done(start: Path | None) -> int:
-    return 0 if start is None else int(checkpoint.load(start)[1]["steps"])
 
 
 def _loop(
@@ -103,21 +96,25 @@ def _loop(
     display: Display,
     stop: "StopRequest",
     steps: int,
-) -> bool:
-    """Learner steps until the experiment's env steps are trained on, or somebody asks to stop."""
+) -> int:
+    """Learner steps until the experiment's env steps are trained on, or somebody asks to stop; the env steps then."""
     statistics, saved = Statistics(), time.monotonic()
     with world:
-        while steps < experiment.steps and not stop.asked:
-            advance = world.advance()
-            steps = advance.steps
-            values = statistics.add(advance)
-            metrics.write(steps, values)
-            display.update(steps, values)
-            if time.monotonic() - saved > options.checkpoint_seconds:
-                _save(world, folder, steps, options.keep)
-                saved = time.monotonic()
-        _save(world, folder, steps, options.keep)
-    return steps >= experiment.steps
+        try:
+            while steps < experiment.steps and not stop.signal:
+                advance = world.advance()
+                steps = advance.steps
+                values = statistics.add(advance)
+                metrics.write(steps, values)
+                display.update(steps, values)
+                if time.monotonic() - saved > options.checkpoint_seconds:
+                    _save(world, folder, steps, options.keep)
+                    saved = time.monotonic()
+            _save(world, folder, steps, options.keep)
+        except Exception as error:
+            _rescue(world, folder, steps, error)
+            raise
+    return steps
 
 
 def _save(world: World, folder: RunFolder, steps: int, keep: int) -> None:
@@ -125,68 +122,85 @@ def _save(world: World, folder: RunFolder, steps: int, keep: int) -> None:
     folder.keep_last(keep)
 
 
-def evaluate(
-    experiment: Experiment, folder: RunFolder, *, episodes: int | None = None, seed: int = 0, greedy: bool = True
-) -> dict[str, float]:
-    """Play a run's newest checkpoint on episodes of their own, apart from training.
-
-    Args:
-        experiment: that of the run.
-        folder: with at least one checkpoint.
-        episodes: how many; None takes the experiment's number.
-        seed: of the episodes.
-        greedy: the mode of the policy instead of samples.
-    """
-    environment = experiment.evaluation or experiment.environment
-    policy = load_policy(experiment, Spaces.of(environment), folder.latest())
-    episodes = episodes or experiment.evaluation_episodes
-    return evaluation_values(
-        play(
-            policy,
-            environment,
-            episodes=episodes,
-            seed=seed,
-            count=min(episodes, 10),
-            max_steps=experiment.evaluation_max_steps,
-            greedy=greedy,
-        )
-    )
+def _rescue(world: World, folder: RunFolder, steps: int, error: Exception) -> None:
+    """Save what was learned before an error, and let the error say so."""
+    try:
+        world.rescue(folder.path_for(steps).resolve())
+    except Exception as trouble:  # noqa: BLE001 - why the run ended matters more than why this could not be saved
+        error.add_note(f"what came after the last checkpoint is lost: {trouble}")
+    if folder.checkpoints():
+        error.add_note(f"continue with: contrail resume {folder.path}")
 
 
-def load_policy(experiment: Experiment, spaces: Spaces, folder: Path) -> ModelPolicy:
-    """The policy of a checkpoint, ready to act."""
-    tensors, values = checkpoint.load(folder)
-    policy = spaces.policy(replace(experiment, updates=()))
-    own = policy.model.state_dict()
-    policy.load(values["version"], {name: tensors[f"model/{name}"].numpy() for name in own})
-    return policy
+def _evaluate_at_end(
+    experiment: Experiment, folder: RunFolder, metrics: Metrics, display: Display, stop: "StopRequest"
+) -> None:
+    """Greedy episodes after training; a request to stop ends them at once, since nothing can be lost."""
+    display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
+    try:
+        with stop.at_once():
+            values = evaluate(experiment, folder)
+    except KeyboardInterrupt:
+        return
+    metrics.write(experiment.steps, values)
+    display.note(describe_evaluation(values, experiment))
 
 
-def describe_evaluation(values: dict[str, float], experiment: Experiment) -> str:
-    """One sentence on an evaluation."""
-    sentence = f"greedy evaluation: mean return {values['eval/mean_reward']:.1f} +- {values['eval/std_reward']:.1f}"
-    cut = int(values["eval/cut_episodes"])
-    return sentence + (f" ({cut} episodes cut at {experiment.evaluation_max_steps} steps)" if cut else "")
+@contextmanager
+def _alone(folder: RunFolder) -> Iterator[None]:
+    """Keep others from continuing the same run meanwhile."""
+    with holding(folder.path) as alone:
+        if not alone:
+            raise RunFolderError(f"{folder.path} is being trained by another process: wait for it, or stop it first")
+        yield
 
 
-@dataclass
+@contextmanager
+def _kept_failures(folder: RunFolder) -> Iterator[None]:
+    """Keep whatever ends the run in its logs, traceback and all."""
+    try:
+        yield
+    except Exception as error:
+        path = folder.path / "logs" / "failure.log"
+        with suppress(OSError), open(path, "a") as file:  # on a full disk the error itself is what matters
+            traceback.print_exc(file=file)
+            error.add_note(f"traceback: {path}")
+        raise
+
+
 class StopRequest:
-    """Whether somebody asked the run to stop."""
+    """Whether somebody asked the run to stop, and by which signal."""
 
-    asked: bool = False
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._at_once = False
+
+    def ask(self, number: int, frame: object) -> None:
+        """Take note of a signal; a second one interrupts whatever is going on."""
+        again, self.signal = self.signal is not None, signal.Signals(number)
+        if again or self._at_once:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where nothing can be lost: the first request interrupts, too."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
 
 @contextmanager
 def _stop_requests() -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM ask; a second Ctrl-C interrupts at once."""
+    """Ctrl-C, SIGTERM and a closed terminal ask the run to stop."""
     request = StopRequest()
-
-    def ask(number: int, frame: object) -> None:
-        if request.asked:
-            raise KeyboardInterrupt
-        request.asked = True
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, request.ask) for number in numbers}
     try:
         yield request
     finally:

@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.assembly import SEGMENT_BLOCKS
 from cluster.experiment import Experiment, Spaces
+from cluster.lock import holding
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "contrail-"
@@ -19,39 +23,58 @@ def bytes_wanted(experiment: Experiment, spaces: Spaces) -> int:
     return row * (segments + held)
 
 
-def make_segments_folder(run: Path, wanted: int) -> Path:
-    """An empty folder for segments, linked from the run's `replay/segments`.
+@contextmanager
+def segments_folder(run: Path, wanted: int) -> Iterator[Path]:
+    """An empty folder for segments while a run lasts, always found as the run's `replay/segments`.
 
-    Its name carries this process's id, so that the next run can tell a dead owner's folder and remove it.
+    In shared memory its owner holds its lock, by which the next run tells a dead owner's folder and removes it.
+
+    Args:
+        run: the run's folder.
+        wanted: bytes that it should have room for, at least.
     """
     remove_orphans()
-    folder = run / "replay" / "segments"
-    if not (SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2 * wanted):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-    fast = SHARED_MEMORY / f"{PREFIX}{os.getpid()}-{run.name}"
-    shutil.rmtree(fast, ignore_errors=True)
-    fast.mkdir()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.unlink(missing_ok=True)
-    folder.symlink_to(fast)
-    return fast
-
-
-def remove_segments_folder(run: Path, folder: Path) -> None:
-    """Remove the folder and its link."""
-    shutil.rmtree(folder, ignore_errors=True)
-    link = run / "replay" / "segments"
-    if link.is_symlink():
-        link.unlink()
+    place = run / "replay" / "segments"
+    _remove(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not _has_room(wanted):
+        place.mkdir()
+        try:
+            yield place
+        finally:
+            _remove(place)
+        return
+    # It takes its name only when locked: nobody must take it for an orphan in between.
+    unnamed = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{run.name}-", dir=SHARED_MEMORY))
+    with holding(unnamed):
+        fast = unnamed.rename(unnamed.with_name(unnamed.name.removeprefix(".")))
+        try:
+            place.symlink_to(fast)
+            yield fast
+        finally:
+            _remove(place)
+            _remove(fast)
 
 
 def remove_orphans() -> None:
     """Remove folders in shared memory whose owner no longer lives (a run that was killed outright)."""
-    if not SHARED_MEMORY.is_dir():
-        return
-    for folder in SHARED_MEMORY.glob(f"{PREFIX}*"):
-        owner = folder.name.removeprefix(PREFIX).split("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in SHARED_MEMORY.glob(f"{PREFIX}*/"):
+        try:
+            with holding(folder) as orphaned:
+                if orphaned:
+                    _remove(folder)
+        except (FileNotFoundError, PermissionError):  # its owner just removed it, or is another user
+            continue
+
+
+def _has_room(wanted: int) -> bool:
+    if not (SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)):
+        return False
+    return shutil.disk_usage(SHARED_MEMORY).free > 2 * wanted
+
+
+def _remove(place: Path) -> None:
+    """Remove a folder with all in it, or a link to one."""
+    if place.is_symlink():
+        place.unlink()
+    shutil.rmtree(place, ignore_errors=True)

@@ -1,6 +1,7 @@
-"""The replay store's shards as Ray processes. Nothing here knows torch, so they are up long before the others."""
+"""The replay store's shards as Ray processes. Nothing here knows torch: these are up long before the others."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +30,15 @@ class ShardProcess:
         """Answer a draw once all tables can."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._stopped or not self._shard.missing(step))
-        if self._stopped:
+        if self._shard.missing(step):
             raise Stopped("the run is being stopped")
         draw = self._shard.draw(step, rank, ranks)
         await self._tell()
         return draw
+
+    async def pid(self) -> int:
+        """The process's id on its node."""
+        return os.getpid()
 
     async def missing(self, step: int) -> str:
         """What a draw still waits for, as a sentence."""

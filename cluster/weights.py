@@ -1,6 +1,7 @@
 """Weight channels: the newest weights by version, from one learner to many actors."""
 
 import asyncio
+import os
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,10 @@ class ChannelServer:
         if self._stopped:
             raise Stopped("the run is being stopped")
         return None if self._version <= have else (self._version, [self._reference])
+
+    async def pid(self) -> int:
+        """The process's id on its node."""
+        return os.getpid()
 
     async def stop(self) -> None:
         """Send all waiting readers home."""

@@ -7,11 +7,12 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from actors.actor import Actor, Report
+from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner, make_shard
 from cluster.experiment import Experiment, Spaces
 from cluster.weights import LocalWeights
-from learners import checkpoint
 from learners.group import Group
+from replay.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class World(Protocol):
         """Write a checkpoint of the learners between two steps."""
         ...
 
+    def rescue(self, folder: Path) -> bool:
+        """After `advance` failed: write a checkpoint of the finished steps.
+
+        Returns:
+            False where that cannot be had, because a learner died or failed in the middle of a step.
+        """
+        ...
+
 
 class Local:
     """Everything in this process, in turns: every actor collects a block, then the learner takes a step.
@@ -68,9 +77,19 @@ class Local:
 
     def __enter__(self) -> "Local":
         torch.set_num_threads(self.experiment.topology.threads)
-        weights = LocalWeights()
-        self.shards = [make_shard(self.experiment, i) for i in range(self.experiment.topology.shards)]
         self.actors: list[Actor] = []
+        self.shards: list[Shard] = []
+        self.between_steps = True
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _start(self) -> None:
+        weights = LocalWeights()
+        self.shards += [make_shard(self.experiment, i) for i in range(self.experiment.topology.shards)]
         self.learner = make_learner(
             self.experiment,
             self.spaces,
@@ -80,7 +99,7 @@ class Local:
             device=learning_device(self.experiment),
         )
         if self.resume is not None:
-            self.learner.restore(*checkpoint.load(self.resume))
+            checkpoints.restore(self.learner, self.resume)
         self.learner.announce()
         for index in range(self.experiment.topology.actors):
             self.actors.append(
@@ -94,7 +113,6 @@ class Local:
                     start_block=self.learner.version,
                 )
             )
-        return self
 
     def __exit__(self, *error: object) -> None:
         for actor in self.actors:
@@ -105,14 +123,22 @@ class Local:
     def advance(self) -> Advance:
         """One block of every actor, one learner step."""
         reports = [actor.collect() for actor in self.actors]
+        self.between_steps = False
         metrics = self.learner.step()
+        self.between_steps = True
         for shard in self.shards:
             metrics |= store_metrics(shard.statistics(), metrics)
         return Advance(metrics, reports, self.learner.steps, self.learner.version)
 
     def save(self, folder: Path) -> None:
         """Write the learner's checkpoint."""
-        checkpoint.save(folder, *self.learner.state())
+        checkpoints.write(folder, self.learner)
+
+    def rescue(self, folder: Path) -> bool:
+        """Write the learner's checkpoint, unless it was the learner that failed."""
+        if self.between_steps:
+            self.save(folder)
+        return self.between_steps
 
 
 def learning_device(experiment: Experiment) -> torch.device:

@@ -83,4 +83,5 @@ def curl_ppo(
         steps=steps,
         seed=seed,
         topology=topology,
+        evaluation_max_steps=2_000,
     )

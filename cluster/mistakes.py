@@ -1,0 +1,61 @@
+"""How failures are put to a person: one sentence, what helps on lines of their own, and an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from actors.environments import EnvironmentFailed, EnvironmentProblem
+from actors.spaces import SpaceError
+from cluster.distributed import ProcessDied
+from cluster.experiment import ExperimentError
+from cluster.recipe import RecipeError
+from cluster.run_folder import RunFolderError
+from learners.checkpoint import CheckpointError
+from learners.gradient import NotFinite
+from learners.learner import StaleRows
+from learners.nets.encoders import EncoderError
+from learners.update import UpdateError
+from replay.schema import SchemaError
+from replay.table import TableError
+
+MISTAKES = (
+    EncoderError,
+    EnvironmentFailed,
+    EnvironmentProblem,
+    ExperimentError,
+    RecipeError,
+    RunFolderError,
+    SchemaError,
+    SpaceError,
+    TableError,
+    UpdateError,
+)
+"""What a user can mend: the command, the experiment, their environment."""
+
+TROUBLES = (CheckpointError, NotFinite, OSError, ProcessDied, StaleRows, TimeoutError)
+"""What went wrong around a correct command: a full disk, a process that died, a loss that is not a number."""
+
+
+def explained(command: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Run a command; its exit code, and a sentence where it failed."""
+    try:
+        return command(arguments)
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    except MISTAKES as error:
+        return _told(error, 2)
+    except TROUBLES as error:
+        return _told(error, 1)
+    except Exception as error:  # noqa: BLE001 - nobody foresaw it: the traceback is kept or shown
+        return _told(error, 1, foreseen=False)
+
+
+def _told(error: Exception, code: int, *, foreseen: bool = True) -> int:
+    """Say what happened; with its traceback where that is asked for, or neither foreseen nor kept in a run's logs."""
+    notes = getattr(error, "__notes__", [])
+    if os.environ.get("CONTRAIL_TRACEBACK") or not (foreseen or notes):
+        traceback.print_exception(error)
+    sentence = str(error) if foreseen else f"{type(error).__name__}: {error}"
+    print("\n  ".join([f"contrail: {sentence}", *notes]), file=sys.stderr)
+    return code
