@@ -69,6 +69,11 @@ class Environments:
         self._steps = 0
         self._last: dict[str, np.ndarray] = {}
 
+    @property
+    def in_step(self) -> bool:
+        """Whether all streams grow by one row a step; false where an end brings two rows, its final one among them."""
+        return self._mode is AutoresetMode.NEXT_STEP
+
     def reset(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
         """The first observations' columns; every environment starts anew.
 

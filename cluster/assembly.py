@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from actors.actor import Actor, WeightReader
-from cluster.experiment import Experiment, Spaces
+from cluster.experiment import Experiment, ExperimentError, Spaces
 from learners.group import Group
 from learners.learner import Learner, WeightPublisher
 from replay.messages import Commit
@@ -47,6 +47,13 @@ def make_actor(
     """
     count = experiment.envs // experiment.topology.actors
     name = f"actor-{index}"
+    environments = experiment.environment.make(count)
+    if not environments.in_step and experiment.topology.max_version_lag > 0:
+        environments.close()
+        raise ExperimentError(
+            f"{experiment.environment.id} resets itself in the step that ends an episode, so its streams grow "
+            "unevenly and old rows would pile up: use --topology.max-version-lag 0"
+        )
     writer = Writer(
         f"{name}.{start_block}",
         spaces.schema(experiment),
@@ -57,7 +64,7 @@ def make_actor(
     )
     return Actor(
         spaces.policy(experiment),
-        experiment.environment.make(count),
+        environments,
         writer,
         weights,
         name=name,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from actors.actor import Report
 from actors.environments import EnvironmentFailed
@@ -60,6 +61,9 @@ def _embed_ray() -> None:
         os.environ.setdefault(name, value)
     # Its processes find modules where this one does: beside a recipe's own file, for one.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    # Nobody else joins it, so it must not be reached from elsewhere. Without this Ray turns 127.0.0.1 into the
+    # machine's own address, and its services listen on every interface.
+    ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         "local",
         include_dashboard=False,

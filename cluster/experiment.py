@@ -9,6 +9,7 @@ import torch
 
 from actors.environments import Environment, environment_seeds
 from actors.spaces import columns_of
+from learners.gradient import Gradient
 from learners.model import ActorCritic, Model
 from learners.objective import Objective
 from learners.policy import ModelPolicy, recorded_columns
@@ -28,7 +29,7 @@ class Topology:
     Attributes:
         actors: processes that step environments; 0 takes one per core, as far as the environments divide.
         learners: processes that learn together, each on its share of every batch; 0 takes one per GPU, or where there
-            is none one per core, as far as the environments divide.
+            is none one per core, as far as the environments divide and each keeps eight of them.
         shards: processes that hold the replay store's index.
         threads: of each learner. More learners are faster than more threads, and do not suffer on a shared machine.
         gpus_per_learner: 0 learns on the CPU, 1 gives each learner a GPU of its own; -1 takes a GPU if there is one.
@@ -51,13 +52,24 @@ class Topology:
         """The same with every number that was left to the machine filled in."""
         gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
         gpus_per_learner = min(gpus, 1) if self.gpus_per_learner < 0 else self.gpus_per_learner
-        learners = 1 if self.local else divisor(envs, gpus if gpus_per_learner else cores)
+        # Fewer windows per learner than these would leave contrastive losses little to tell apart.
+        learners = 1 if self.local else divisor(envs, gpus if gpus_per_learner else min(cores, envs // 8))
         return replace(
             self,
             actors=self.actors or divisor(envs, cores),
             learners=self.learners or learners,
             gpus_per_learner=gpus_per_learner,
         )
+
+
+LEAST = {"actors": 0, "learners": 0, "shards": 1, "threads": 1, "gpus_per_learner": -1, "max_version_lag": 0}
+"""The smallest number that makes sense for each field of a topology."""
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Raise an ExperimentError that names a value below its least."""
+    if value < least:
+        raise ExperimentError(f"{name} is {value}, wanted at least {least}")
 
 
 def divisor(whole: int, most: int) -> int:
@@ -110,33 +122,62 @@ class Experiment:
         Raises:
             ExperimentError: parts that do not fit together.
         """
-        topology = self.topology.resolved(self.envs)
-        checked = replace(self, topology=topology)
-        for name in ("steps", "envs", "rows"):
-            if getattr(self, name) < 1:
-                raise ExperimentError(f"{name} is {getattr(self, name)}, wanted at least 1")
-        if topology.local and topology.learners > 1:
-            raise ExperimentError(f"{topology.learners} learners in one process: leave out --topology.local")
-        if topology.local and topology.gpus_per_learner > torch.cuda.device_count():
-            raise ExperimentError(
-                f"--topology.gpus-per-learner {topology.gpus_per_learner}: this machine has {torch.cuda.device_count()}"
-            )
+        self._check_numbers()
+        checked = replace(self, topology=self.topology.resolved(self.envs))
+        checked._check_places()
+        read = {table for update in self.updates for table in update.objectives}
+        if unknown := sorted(read - set(self.tables)):
+            raise ExperimentError(f'an update reads table "{unknown[0]}", the experiment has {sorted(self.tables)}')
         if not any(table.reads_once for table in self.tables.values()):
             raise ExperimentError(
                 f"no table of {sorted(self.tables)} is read once (select='fifo'): "
                 "nothing would count the steps trained on"
+            )
+        for name, table in self.tables.items():
+            checked._check_table(name, table)
+        for update in self.updates:
+            if isinstance(update, Gradient):
+                checked._check_minibatches(update)
+        return checked
+
+    def _check_numbers(self) -> None:
+        for name in ("steps", "envs", "rows"):
+            at_least(name, getattr(self, name), 1)
+        for name, least in LEAST.items():
+            at_least(f"--topology.{name.replace('_', '-')}", getattr(self.topology, name), least)
+
+    def _check_places(self) -> None:
+        """Processes must share environments, shards and GPUs evenly."""
+        topology, gpus = self.topology, torch.cuda.device_count()
+        if topology.local and topology.learners > 1:
+            raise ExperimentError(f"{topology.learners} learners in one process: leave out --topology.local")
+        if topology.local and topology.gpus_per_learner > gpus:
+            raise ExperimentError(
+                f"--topology.gpus-per-learner {topology.gpus_per_learner}: this machine has {gpus} GPUs"
             )
         if self.envs % topology.actors:
             raise ExperimentError(
                 f"{self.envs} environments do not divide over {topology.actors} actors: "
                 "change --envs or --topology.actors"
             )
-        for read in {table for update in self.updates for table in update.objectives}:
-            if read not in self.tables:
-                raise ExperimentError(f'an update reads table "{read}", the experiment has {sorted(self.tables)}')
-        for name, table in self.tables.items():
-            checked._check_table(name, table)
-        return checked
+        if topology.actors % topology.shards:
+            raise ExperimentError(
+                f"{topology.actors} actors do not divide over {topology.shards} shards: every shard needs "
+                "equally many, change --topology.actors or --topology.shards"
+            )
+
+    def _check_minibatches(self, update: Gradient) -> None:
+        """Every learner must have something for each minibatch."""
+        for name, objective in update.objectives.items():
+            table = self.tables[name]
+            windows = table.batch // (self.topology.shards * self.topology.learners) * self.topology.shards
+            whole = self.model.core is not None or objective.recurrent
+            parts, of = (windows, "windows") if whole else (windows * table.owned_rows, "rows")
+            if parts < update.minibatches:
+                raise ExperimentError(
+                    f"{update.minibatches} minibatches of the {parts} {of} that each of {self.topology.learners} "
+                    f'learners draws from table "{name}": lower --minibatches or --topology.learners, or raise --envs'
+                )
 
     def _check_table(self, name: str, table: Table) -> None:
         """Every learner step must find its batch, and at lag 0 use up what one block of all actors brings."""
@@ -146,13 +187,14 @@ class Experiment:
                 f'table "{name}" draws {table.batch} items a step, which do not divide over {self.topology.shards} '
                 f"shards x {self.topology.learners} learners: change the batch, --topology.shards or .learners"
             )
-        if self.topology.shards > self.topology.actors or self.topology.actors % self.topology.shards:
-            raise ExperimentError(
-                f"{self.topology.actors} actors do not divide over {self.topology.shards} shards: every shard needs "
-                "equally many, change --topology.actors or --topology.shards"
-            )
         # A block shows its rows and the open one after them.
         windows = (self.rows + 1 - table.window) // table.stride_rows + 1 if self.rows + 1 >= table.window else 0
+        first = windows * self.envs * (self.topology.max_version_lag + 1)
+        if table.min_windows > first and not table.reads_once:
+            raise ExperimentError(
+                f'table "{name}" waits for {table.min_windows} windows, but after {first} of them actors wait for the '
+                "first learner step: lower min_items, or raise rows or envs"
+            )
         if table.reads_once and windows * self.envs != table.batch:
             raise ExperimentError(
                 f'table "{name}" draws {table.batch} windows of {table.window} rows a step, but blocks of {self.rows} '
@@ -197,4 +239,6 @@ class Spaces:
     def schema(self, experiment: Experiment) -> Schema:
         """The columns of a row."""
         action = columns_of(self.action, "action")["action"]
+        if action.dtype.startswith("float"):
+            action = replace(action, dtype="float32")  # what the policy computes; the environment gets its own type
         return Schema.of_rows(self.observation, action, recorded_columns(experiment.model))

@@ -15,6 +15,7 @@ from learners.checkpoint import CheckpointError
 from learners.gradient import NotFinite
 from learners.learner import StaleRows
 from learners.nets.encoders import EncoderError
+from learners.objective import MethodError
 from learners.update import UpdateError
 from replay.schema import SchemaError
 from replay.table import TableError
@@ -24,6 +25,7 @@ MISTAKES = (
     EnvironmentFailed,
     EnvironmentProblem,
     ExperimentError,
+    MethodError,
     RecipeError,
     RunFolderError,
     SchemaError,

@@ -143,5 +143,5 @@ def remote(process: type, **options: Any) -> Any:
 
     Segments are shared through this node's memory, so in a cluster of several nodes all processes stay on the driver's.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy=here, **options)(process)

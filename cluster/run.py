@@ -75,7 +75,7 @@ def train(
                 world = _world(experiment, spaces, folder, segments, start)
                 steps = _loop(world, experiment, folder, options, metrics, display, stop, steps)
             if steps >= experiment.steps and experiment.evaluation_episodes:
-                _evaluate_at_end(experiment, folder, metrics, display, stop)
+                _evaluate_at_end(experiment, folder, metrics, display, stop, steps)
         return stop.signal
 
 
@@ -133,7 +133,7 @@ def _rescue(world: World, folder: RunFolder, steps: int, error: Exception) -> No
 
 
 def _evaluate_at_end(
-    experiment: Experiment, folder: RunFolder, metrics: Metrics, display: Display, stop: "StopRequest"
+    experiment: Experiment, folder: RunFolder, metrics: Metrics, display: Display, stop: "StopRequest", steps: int
 ) -> None:
     """Greedy episodes after training; a request to stop ends them at once, since nothing can be lost."""
     display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
@@ -142,7 +142,7 @@ def _evaluate_at_end(
             values = evaluate(experiment, folder)
     except KeyboardInterrupt:
         return
-    metrics.write(experiment.steps, values)
+    metrics.write(steps, values)
     display.note(describe_evaluation(values, experiment))
 
 

@@ -17,6 +17,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from learners.objective import MethodError
+
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -236,7 +238,7 @@ def distribution_for(space: gym.Space) -> tuple[int, Callable[..., Distribution]
         The size, and a function of the head's output; for a Box `DiagonalGaussian`, which takes a `log_std` as well.
 
     Raises:
-        ValueError: another kind of space; names it.
+        MethodError: another kind of space; names it.
     """
     match space:
         case gym.spaces.Discrete():
@@ -248,7 +250,7 @@ def distribution_for(space: gym.Space) -> tuple[int, Callable[..., Distribution]
             return int(space.shape[0]), Bernoulli
         case gym.spaces.Box() if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
             return int(space.shape[0]), DiagonalGaussian
-    raise ValueError(
+    raise MethodError(
         f"action space {space} has no distribution: use Discrete, or a one-dimensional MultiDiscrete, MultiBinary or "
         "floating-point Box (gymnasium.wrappers.TransformAction can flatten a matrix)"
     )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from learners.objective import MethodError
 from replay.schema import Column
 
 
@@ -64,7 +65,7 @@ def stack_windows(
     """
     batch, rows = step.shape
     if lead < stack - 1:
-        raise ValueError(f"a stack of {stack} frames needs {stack - 1} lead rows, the table gives {lead}")
+        raise MethodError(f"a stack of {stack} frames needs {stack - 1} lead rows, the table gives {lead}")
     planes = frames if frames.ndim != 4 else frames.unsqueeze(2)
     planes = planes.movedim(-1, 2) if planes.shape[-1] <= 4 else planes
     if stack == 1:

@@ -46,11 +46,16 @@ class Gradient:
     augment: Augmentation | None = None
     then: tuple[Update, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("minibatches", 1), ("lr", 0.0), ("max_gradient_norm", 0.0)):
+            if getattr(self, name) < least:
+                raise UpdateError(f"{name} is {getattr(self, name)}, wanted at least {least}")
+
     def start(self, model: Model, group: Group) -> "GradientEngine":
         """Adam over the model's trainable parameters."""
         moved = {update.part for update in self.then if isinstance(update, Average)}
         for table, objective in self.objectives.items():
-            for part in set(objective.slow) - moved:
+            for part in sorted(set(objective.slow) - moved):
                 raise UpdateError(
                     f'the objective of table "{table}" reads a slow copy of "{part}" that nothing moves: '
                     f'add Average("{part}", rate=...) to Gradient(then=...)'

@@ -51,9 +51,10 @@ class Group:
 
     def _summed(self, parts: list[Tensor]) -> Tensor:
         """The parts in one vector, summed over ranks: through shared memory on a processor, else by all-reduce."""
-        if self.shares_memory:
-            if self._shared is None:
-                self._shared = SharedSum(sum(part.numel() for part in parts), rank=self.rank, size=self.size)
+        if self.shares_memory and self._shared is None:
+            self._shared = SharedSum.make(sum(part.numel() for part in parts), rank=self.rank, size=self.size)
+            self.shares_memory = self._shared is not None
+        if self._shared is not None and self.shares_memory:
             return self._shared.sum(parts)
         flat = torch.cat([part.reshape(-1) for part in parts])
         distributed.all_reduce(flat)

@@ -20,6 +20,10 @@ Batch = dict[str, Tensor]
 """Columns of a batch, each (B, T, ...), time-aligned as in the row layout."""
 
 
+class MethodError(ValueError):
+    """An objective, a model and spaces that do not fit together: says what was got, what was wanted, what to change."""
+
+
 @dataclass(frozen=True)
 class Term:
     """One named part of a loss before averaging.

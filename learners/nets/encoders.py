@@ -98,6 +98,9 @@ class VectorEncoder(nn.Module):
     def __init__(self, spec: Mlp, columns: Mapping[str, Column]) -> None:
         """Makes the layers for these columns."""
         super().__init__()
+        images = [name for name, column in columns.items() if column.dtype == "uint8" and len(column.shape) == 3]
+        if images:
+            raise EncoderError(f"{images[0]} is an image of {columns[images[0]].shape}: Mlp reads vectors, use Nature")
         self.names = tuple(columns)
         width, layers = sum(math.prod(column.shape) for column in columns.values()), []
         for size in spec.widths:

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from learners.contrast import health, info_nce
 from learners.nets.heads import orthogonal
-from learners.objective import Batch, Objective, Term
+from learners.objective import Batch, MethodError, Objective, Term
 
 if TYPE_CHECKING:
     from learners.model import Model, Output
@@ -54,11 +54,11 @@ class Cpc(Objective):
         """For each k: the loss, weighted 1/K, the accuracy and the bound on the information, in nats.
 
         Raises:
-            ValueError: the windows are too short for `steps`; gives both.
+            MethodError: the windows are too short for `steps`; gives both.
         """
         rows = batch["mask"].shape[1]
         if rows <= self.steps:
-            raise ValueError(f"cpc: steps={self.steps} needs windows of at least {self.steps + 1} rows, got {rows}")
+            raise MethodError(f"cpc: steps={self.steps} needs windows of at least {self.steps + 1} rows, got {rows}")
         head = cast(CpcHead, model.heads["cpc"])
         latent = head.latent(out.features)
         terms: dict[str, Term] = {}

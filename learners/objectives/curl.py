@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from learners.augment import random_shift
 from learners.contrast import bilinear, cosine, health, info_nce
-from learners.objective import Batch, Objective, Term
+from learners.objective import Batch, MethodError, Objective, Term
 
 if TYPE_CHECKING:
     from learners.group import Group
@@ -57,10 +57,10 @@ class Curl(Objective):
         """The projection and the matrix, as "curl".
 
         Raises:
-            ValueError: the observation has no image to shift; names its columns.
+            MethodError: the observation has no image to shift; names its columns.
         """
         if not model.image_columns:
-            raise ValueError(f"curl shifts images, and the observation has only {list(model.observation_columns)}")
+            raise MethodError(f"curl shifts images, and the observation has only {list(model.observation_columns)}")
         return {"curl": CurlHead(model.features, self.features, matrix=self.scorer == "bilinear")}
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from learners.objective import Batch, Objective, Term
+from learners.objective import Batch, MethodError, Objective, Term
 from learners.targets import explained_variance, gae, has_successor, standardise
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class PPO(Objective):
         """The rewards that returns are made of, (B, T).
 
         Raises:
-            ValueError: `scale_reward` without running moments in the model.
+            MethodError: `scale_reward` without running moments in the model.
         """
         reward = batch["reward"]
         if self.reward_clip is not None:
@@ -69,7 +69,7 @@ class PPO(Objective):
         if not self.scale_reward:
             return reward
         if "discounted_return" not in model.moments:
-            raise ValueError("ppo: scale_reward needs the moments of discounted_return: model with normalise=True")
+            raise MethodError("ppo: scale_reward needs the moments of discounted_return: model with normalise=True")
         # Not centred: that would change which episode lengths pay.
         return (reward * model.moments_by_column["discounted_return"].scale()).clamp(-10, 10)
 

@@ -91,3 +91,40 @@ def test_leaving_ends_all_processes(tmp_path: Path) -> None:
     while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in pids):
         time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def listening_addresses(pids: set[int]) -> set[str]:
+    """Addresses at which processes accept connections, as in /proc/net, hexadecimal."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                target = link.readlink().name
+            except OSError:  # closed meanwhile
+                continue
+            if target.startswith("socket:["):
+                sockets.add(target.removeprefix("socket:[").removesuffix("]"))
+    rows = [
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in sockets}
+
+
+def descendants(pid: int) -> set[int]:
+    found = {pid}
+    parents = {
+        int(stat.parent.name): int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        for stat in Path("/proc").glob("[0-9]*/stat")
+        if stat.exists()
+    }
+    while new := {child for child, parent in parents.items() if parent in found} - found:
+        found |= new
+    return found
+
+
+def test_nothing_of_an_embedded_ray_can_be_reached_from_another_machine(tmp_path: Path) -> None:
+    with world_of(small(Topology(actors=1, learners=1)), tmp_path) as world:
+        world.advance()
+        addresses = listening_addresses(descendants(os.getpid()))
+    loopback = {"0100007F", "0" * 16 + "FFFF00000100007F", "00000000000000000000000001000000"}
+    assert addresses and addresses <= loopback

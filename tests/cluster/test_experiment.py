@@ -3,6 +3,10 @@ from dataclasses import replace
 import pytest
 
 from cluster.experiment import ExperimentError, Topology, divisor
+from learners.gradient import Gradient
+from learners.objectives.ppo import PPO
+from learners.update import UpdateError
+from recipes.cpc_ppo import cpc_ppo
 from recipes.ppo import ppo
 from replay.table import Table
 
@@ -25,14 +29,40 @@ def test_divisor_is_the_largest_that_fits() -> None:
         ({"topology": Topology(actors=1, learners=2, local=True)}, "leave out --topology.local"),
         ({"envs": 4}, r"draws 8 windows of 33 rows a step, but blocks of 32 rows of 4 environments hold 4"),
         ({"steps": 0}, "steps is 0, wanted at least 1"),
-        ({"tables": {}}, r"no table of \[\] is read once"),
+        ({"tables": {}, "updates": ()}, r"no table of \[\] is read once"),
         (
             {"tables": {"other": Table(batch=8, window=33, stride=32)}},
             r'reads table "fresh", the experiment has \[.other',
         ),
         ({"tables": {"fresh": Table(batch=8, select="uniform")}}, "nothing would count the steps"),
+        ({"topology": Topology(learners=-1)}, "--topology.learners is -1, wanted at least 0"),
+        ({"topology": Topology(threads=0)}, "--topology.threads is 0, wanted at least 1"),
+        (
+            {"tables": {**ppo().tables, "history": Table(batch=8, select="uniform", min_items=10_000)}},
+            "waits for 10000 windows, but after 264 of them actors wait",
+        ),
+        (
+            {"updates": (Gradient({"fresh": PPO()}, minibatches=500),)},
+            "500 minibatches of the 256 rows that each of 1 learners draws",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_named(changes: dict, sentence: str) -> None:
     with pytest.raises(ExperimentError, match=sentence):
         replace(ppo(), **changes).checked()
+
+
+def test_a_learner_keeps_eight_windows_however_many_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.experiment.os.sched_getaffinity", lambda _: set(range(64)))
+    assert Topology().resolved(32).learners == 4
+    assert Topology().resolved(8).learners == 1
+
+
+def test_fewer_windows_than_minibatches_are_refused_where_windows_stay_whole() -> None:
+    with pytest.raises(ExperimentError, match="8 minibatches of the 4 windows"):
+        cpc_ppo(envs=4, minibatches=8, topology=Topology(actors=1, learners=1)).checked()
+
+
+def test_no_epoch_is_refused() -> None:
+    with pytest.raises(UpdateError, match="epochs is 0, wanted at least 1"):
+        ppo(epochs=0)

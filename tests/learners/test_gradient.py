@@ -61,8 +61,10 @@ def test_two_tables_move_the_parameters_in_one_step() -> None:
     model = small_model()
     objectives = {"fresh": Pull(1.0), "history": Pull(-1.0, group="other")}
     engine = Gradient(objectives, lr=0.01, epochs=1, minibatches=1).start(model, Group())
+    before = [parameter.clone() for parameter in model.parameters()]
     metrics = engine.step({"fresh": random_batch(2, 4), "history": random_batch(3, 4, seed=1)}, progress=0.0)
-    assert {"pull/error", "other/error"} <= metrics.keys()
+    assert {"pull/error", "other/error"} <= metrics.keys() and metrics["train/gradient_norm"] > 0
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
 def test_tables_with_the_same_terms_are_refused() -> None:
