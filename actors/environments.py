@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,7 +85,7 @@ def _registered(environment: str) -> str:
     """The name under which an id is registered, its module imported."""
     module, _, name = environment.rpartition(":")
     if module:
-        _import(environment, module, f'is "{module}" on the Python path?')
+        _import(environment, module, _module_hint(module))
     if name.startswith("ALE/"):
         _import(environment, "ale_py", "pip install contrail[atari]")
         gymnasium.register_envs(importlib.import_module("ale_py"))
@@ -94,11 +96,34 @@ def _registered(environment: str) -> str:
     return name
 
 
+def _module_hint(module: str) -> str:
+    """What to do about a module that was not found: the nearest name where its path breaks off."""
+    package, beside = "", None
+    for name in module.split("."):
+        if package + name in sys.modules:
+            beside = getattr(sys.modules[package + name], "__path__", ())
+            package += name + "."
+            continue
+        near = difflib.get_close_matches(name, [found.name for found in pkgutil.iter_modules(beside)], n=1)
+        if near:
+            return f'did you mean "{package}{near[0]}"?'
+        break
+    return f'is "{module}" on the Python path?'
+
+
 def _import(environment: str, module: str, hint: str) -> None:
     try:
         importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):  # it is there, and lacks another
+            raise EnvironmentProblem(_broken(environment, module, error)) from error
         raise EnvironmentProblem(f'environment "{environment}" needs the module "{module}": {error}; {hint}') from error
+    except Exception as error:
+        raise EnvironmentProblem(_broken(environment, module, error)) from error
+
+
+def _broken(environment: str, module: str, error: Exception) -> str:
+    return f'environment "{environment}": its module "{module}" cannot be imported: {type(error).__name__}: {error}'
 
 
 def _make(name: str, count: int, kwargs: Mapping[str, Any]) -> VectorEnv:

@@ -37,7 +37,7 @@ class Watched(gymnasium.Wrapper):
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             raise self._failure(error, f"at step {self._steps}; last action {action}") from error
-        self._check(self.observation_space, observation, "observation", f"at step {self._steps}")
+        self._check(self.observation_space, observation, "observation", f"at step {self._steps}; last action {action}")
         return observation, reward, terminated, truncated, info
 
     def _failure(self, error: Exception, when: str) -> EnvironmentFailed:

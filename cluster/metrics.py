@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -33,6 +35,7 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+        self._folder = folder
         (folder / "events").mkdir(parents=True, exist_ok=True)
         lines = folder / "metrics.jsonl"
         if resume_step is not None:
@@ -60,8 +63,9 @@ class Metrics:
         self._record(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
         finite = {tag: number if math.isfinite(number) else None for tag, number in numbers.items()}
         line = json.dumps({"step": step, "time": round(now, 3)} | finite, allow_nan=False)
-        self._lines.write(line + "\n")
-        self._lines.flush()
+        with self._full_disk_told():
+            self._lines.write(line + "\n")
+            self._lines.flush()
 
     def text(self, tag: str, markdown: str, *, step: int = 0) -> None:
         """Show a text under TensorBoard's Text tab; it is not a number, so the JSON lines leave it out."""
@@ -71,19 +75,37 @@ class Metrics:
         self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
 
     def _record(self, event: Event) -> None:
-        self._events.write(event.SerializeToString())
-        self._events.flush()
+        with self._full_disk_told():
+            self._events.write(event.SerializeToString())
+            self._events.flush()
+
+    @contextmanager
+    def _full_disk_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            free = shutil.disk_usage(self._folder).free
+            text = (
+                f"metrics cannot be written in {self._folder}, which has {free:,} bytes free: {error}; make room there"
+            )
+            raise OSError(text) from error
 
     def close(self) -> None:
         """Close both files; a second call does nothing."""
-        self._lines.close()
-        self._events.close()
+        try:
+            self._lines.close()
+        finally:
+            self._events.close()
 
     def __enter__(self) -> "Metrics":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except OSError:
+            if error is None:  # else that one says already what is wrong
+                raise
 
 
 def read_metrics(folder: Path) -> list[dict[str, int | float]]:

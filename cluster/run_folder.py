@@ -92,10 +92,14 @@ class RunFolder:
         Raises:
             RunFolderError: the file is missing or damaged.
         """
+        path = self.path / "experiment.json"
         try:
-            return json.loads((self.path / "experiment.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise RunFolderError(f"{self.path}/experiment.json cannot be read ({error}): start a new run") from error
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:  # also what is neither JSON nor text
+            raise RunFolderError(f"{path} cannot be read ({error}): start a new run") from error
+        if not isinstance(values, dict):
+            raise RunFolderError(f"{path} is damaged (no object): start a new run")
+        return values
 
     def path_for(self, step: int) -> Path:
         """Where the checkpoint of a moment goes: twelve digits, so that names sort as env steps do."""
@@ -135,7 +139,7 @@ def _path_of(name: str | Path, runs: Path) -> Path:
 
 def _instead(path: Path) -> str:
     """What to do about a folder that exists."""
-    if (path / "experiment.json").is_file():
+    if RunFolder(path).checkpoints():
         return f'choose another name, or continue this run with "contrail resume {path}"'
     return "choose another name, or remove it"
 

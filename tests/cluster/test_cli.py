@@ -66,6 +66,9 @@ def test_an_unknown_flag_names_the_nearest(flags: list[str], words: list[str], c
     [
         ("ppo", ["--env", "CartPole-v9"], 'environment "CartPole-v9" is not registered; did you mean "CartPole-v1"?'),
         ("ppo", ["--env", "no.such:X-v0"], 'environment "no.such:X-v0" needs the module "no.such"'),
+        ("ppo", ["--env", "tests.cluster.fualty:Faulty-v0"], 'did you mean "tests.cluster.faulty"?'),
+        ("ppo", ["--env", "actor.envs:StaticRecall-v0"], 'did you mean "actors"?'),
+        ("ppo", ["--env", "tests.cluster.broken:X-v0"], '"tests.cluster.broken" cannot be imported: ZeroDivisionError'),
         ("ppo", ["--env", f"{FAULTY}:Fualty-v0"], 'is not registered; did you mean "Faulty-v0"?'),
         ("ppo", ["--env", f"{FAULTY}:TupleObservation-v0"], "observation space Tuple(Discrete(2), Discrete(3)) has no"),
         ("ppo", ["--env", f"{FAULTY}:TextObservation-v0"], "supported are Box, Discrete, MultiDiscrete, MultiBinary"),

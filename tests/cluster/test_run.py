@@ -58,7 +58,7 @@ def test_a_run_leaves_everything_in_its_folder(contrail: Contrail) -> None:
         ("Raise", "actor-1: environment 0 of 2 raised ValueError: the cart fell off at step 40; last action "),
         ("Nan", "actor-1: environment 0 of 2 returned observation [ 0. nan  0.] at step "),
         ("Reward", "actor-1: environment 0 of 2 returned reward inf at step "),
-        ("Shape", "actor-1: environment 0 of 2 returned observation of shape (2,) at step 40"),
+        ("Shape", "actor-1: environment 0 of 2 returned observation of shape (2,) at step 40; last action "),
     ],
 )
 def test_an_environment_that_fails_is_named_and_what_was_learned_is_kept(
@@ -129,6 +129,16 @@ def test_a_disk_too_full_for_checkpoints_keeps_the_one_before(contrail: Contrail
     assert RunFolder(run).checkpoints() == before and len(list((run / "checkpoints").iterdir())) == 1
     assert checkpoint.load(before[0])[1]["steps"] >= 64
     assert f"continue with: contrail resume {run}" in outcome.error and not segments_folders("run")
+
+
+def test_a_disk_too_full_for_metrics_keeps_what_was_learned(contrail: Contrail) -> None:
+    with files_no_larger_than(200_000):  # a checkpoint takes less
+        outcome = contrail.train("ppo", "--steps", 50_000)
+    run = contrail.runs / "run"
+    assert outcome.code == 1
+    assert f"metrics cannot be written in {run}, which has " in outcome.sentence
+    assert RunFolder(run).checkpoints() and f"continue with: contrail resume {run}" in outcome.error
+    assert not segments_folders("run")
 
 
 def lengthen(run: Path, **flags: object) -> None:

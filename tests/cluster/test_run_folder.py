@@ -23,7 +23,7 @@ def test_create_takes_a_path_as_it_is(tmp_path: Path, runs: Path) -> None:
 
 
 def test_create_refuses_a_run_that_exists_and_says_how_to_go_on(runs: Path) -> None:
-    RunFolder.create("first", runs=runs).save_experiment({})
+    RunFolder.create("first", runs=runs).path_for(100).mkdir()
     with pytest.raises(
         RunFolderError, match=r'first exists already: choose another name, or .*"contrail resume .*first"'
     ):
@@ -81,9 +81,10 @@ def test_experiment_comes_back_with_its_circumstances(runs: Path) -> None:
 
 def test_a_damaged_experiment_is_a_sentence(runs: Path) -> None:
     run = RunFolder.create("first", runs=runs)
-    (run.path / "experiment.json").write_text("{")
-    with pytest.raises(RunFolderError, match=r"experiment\.json cannot be read .*start a new run"):
-        run.load_experiment()
+    for content in (b"{", b"\xff\xfe", b"[1]"):
+        (run.path / "experiment.json").write_bytes(content)
+        with pytest.raises(RunFolderError, match=r"experiment\.json (cannot be read|is damaged) .*start a new run"):
+            run.load_experiment()
 
 
 def test_checkpoints_sort_by_step_and_only_the_newest_are_kept(runs: Path) -> None:
