@@ -49,11 +49,21 @@ def start_ray(topology_address: str) -> None:
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if topology_address:
-            ray.init(topology_address, log_to_driver=False, logging_level=logging.ERROR)
+            _join_ray(topology_address)
         else:
             _embed_ray()
     finally:
         signal.signal(signal.SIGTERM, on_terminate)  # Ray took it over
+
+
+def _join_ray(address: str) -> None:
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ValueError, ConnectionError, RuntimeError) as error:
+        raise ExperimentError(
+            f"no Ray cluster can be joined at {address!r} ({error}): start one with `ray start --head`, or leave out "
+            "--topology.address"
+        ) from error
 
 
 def _embed_ray() -> None:
@@ -64,14 +74,17 @@ def _embed_ray() -> None:
     # Nobody else joins it, so it must not be reached from elsewhere. Without this Ray turns 127.0.0.1 into the
     # machine's own address, and its services listen on every interface.
     ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(
-        "local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=512 * 2**20,
-        _node_ip_address="127.0.0.1",
-    )
+    try:
+        ray.init(
+            "local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=512 * 2**20,
+            _node_ip_address="127.0.0.1",
+        )
+    except Exception as error:  # Ray raises bare ones: too slow a start, no memory, no port
+        raise ProcessDied(f"Ray did not start: {error}; is the machine overloaded, or short of memory?") from error
 
 
 class Distributed:

@@ -175,6 +175,12 @@ def test_two_runs_at_a_time_do_not_disturb_each_other(begin, tmp_path: Path) -> 
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
+def test_a_cluster_that_is_not_there(contrail: Contrail) -> None:
+    outcome = contrail("train", "ppo", "--topology.address", "nonsense", "--run.folder", contrail.runs)
+    assert outcome.code == 2
+    assert "no Ray cluster can be joined at 'nonsense' (Invalid address format: nonsense): start" in outcome.sentence
+
+
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
     """One Ray for the tests that need none of their own."""
