@@ -26,7 +26,7 @@ def measure(
     rows: int = 128,
     contrast: float = 0.0,
     warm_up: int = 1,
-    topology: Topology = Topology(),
+    topology: Topology = Topology(actors=2, learners=2),
 ) -> None:
     """Agent steps per second over `iterations` learner steps: 4 epochs of 4 minibatches each."""
     experiment = curl_ppo(
