@@ -97,12 +97,18 @@ class Sum(Objective):
         return columns
 
     def terms(self, model: "Model", out: "Output", batch: Batch) -> dict[str, Term]:
-        """All parts' terms, tagged, weighted by the part's weight."""
-        return {
-            tag: Term(term.value, term.mask, weight * term.weight)
-            for weight, objective in self.parts.values()
-            for tag, term in tagged_terms(objective, model, out, batch).items()
-        }
+        """All parts' terms, tagged, weighted by the part's weight.
+
+        Raises:
+            MethodError: two parts give a term of the same tag; names it.
+        """
+        terms: dict[str, Term] = {}
+        for weight, objective in self.parts.values():
+            for tag, term in tagged_terms(objective, model, out, batch).items():
+                if tag in terms:
+                    raise MethodError(f"two parts of a Sum give the term {tag}: give one of them another group")
+                terms[tag] = Term(term.value, term.mask, weight * term.weight)
+        return terms
 
 
 def tagged_terms(objective: Objective, model: "Model", out: "Output", batch: Batch) -> dict[str, Term]:

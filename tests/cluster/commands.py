@@ -75,7 +75,7 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str], *, but: tuple[str, ...] = ()) -> Outcome:
     """Wait for a command; nothing of its session may be left then, but processes of these names."""
-    process.wait(60)
+    process.wait(120)
     wait_until(lambda: set(session(process.pid).values()) <= set(but), "the command's processes have ended")
     end(process)  # or those that are left would keep the pipes open
     out, error = process.communicate(timeout=10)
@@ -96,7 +96,7 @@ def session(leader: int) -> dict[int, str]:
     return pids
 
 
-def wait_until(true, what: str, *, seconds: float = 60.0) -> None:
+def wait_until(true, what: str, *, seconds: float = 120.0) -> None:
     """Wait for something to become true."""
     deadline = time.monotonic() + seconds
     while not true():

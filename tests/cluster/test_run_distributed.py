@@ -33,7 +33,11 @@ from tests.cluster.commands import (
 from tests.cluster.worlds import world_of
 
 # Ray's own sockets and subprocesses are still open when their objects are collected.
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.timeout(300),  # seconds each on a quiet machine, but many processes start
+]
 
 LINGER = ("ray::DashboardA", "ray::RuntimeEnv")
 """Ray's agents try for a minute to report a killed driver before they end themselves."""

@@ -5,7 +5,7 @@ import torch
 
 from learners.gradient import Gradient, NotFinite
 from learners.group import Group
-from learners.objective import Batch, Objective, Sum, Term, reduce
+from learners.objective import Batch, MethodError, Objective, Sum, Term, reduce
 from learners.objectives.ppo import PPO
 from learners.update import Average, Normalise, UpdateError
 from tests.learners.small import random_batch, small_model
@@ -41,6 +41,13 @@ def test_a_sum_has_the_weighted_sum_of_gradients() -> None:
         (p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in model.parameters()
     ])  # fmt: skip
     torch.testing.assert_close(both, 2.0 * gradient_of(ppo, batch) + 0.5 * pulled, rtol=1e-5, atol=1e-7)
+
+
+def test_a_sum_of_parts_with_the_same_terms_is_refused() -> None:
+    model, batch = small_model(), random_batch(4, 4)
+    both = Sum({"a": (1.0, Pull()), "b": (1.0, Pull(-1.0))})
+    with pytest.raises(MethodError, match="pull/error"):
+        both.terms(model, model(batch), batch)
 
 
 def test_reduce_averages_over_the_mask_and_leaves_metrics_out_of_the_loss() -> None:
