@@ -143,6 +143,9 @@ class Experiment:
     def _check_numbers(self) -> None:
         for name in ("steps", "envs", "rows"):
             at_least(name, getattr(self, name), 1)
+        at_least("seed", self.seed, 0)
+        if not 0 <= self.gamma <= 1:
+            raise ExperimentError(f"gamma is {self.gamma}, wanted 0 to 1")
         for name, least in LEAST.items():
             at_least(f"--topology.{name.replace('_', '-')}", getattr(self.topology, name), least)
 

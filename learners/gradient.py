@@ -48,7 +48,7 @@ class Gradient:
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("minibatches", 1), ("lr", 0.0), ("max_gradient_norm", 0.0)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:  # not a number is no better
                 raise UpdateError(f"{name} is {getattr(self, name)}, wanted at least {least}")
 
     def start(self, model: Model, group: Group) -> "GradientEngine":

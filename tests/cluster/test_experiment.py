@@ -35,6 +35,8 @@ def test_divisor_is_the_largest_that_fits() -> None:
             r'reads table "fresh", the experiment has \[.other',
         ),
         ({"tables": {"fresh": Table(batch=8, select="uniform")}}, "nothing would count the steps"),
+        ({"seed": -1}, "seed is -1, wanted at least 0"),
+        ({"gamma": 1.5}, "gamma is 1.5, wanted 0 to 1"),
         ({"topology": Topology(learners=-1)}, "--topology.learners is -1, wanted at least 0"),
         ({"topology": Topology(threads=0)}, "--topology.threads is 0, wanted at least 1"),
         (
@@ -63,6 +65,8 @@ def test_fewer_windows_than_minibatches_are_refused_where_windows_stay_whole() -
         cpc_ppo(envs=4, minibatches=8, topology=Topology(actors=1, learners=1)).checked()
 
 
-def test_no_epoch_is_refused() -> None:
+def test_no_epochs_are_refused_and_a_rate_that_is_no_number() -> None:
     with pytest.raises(UpdateError, match="epochs is 0, wanted at least 1"):
         ppo(epochs=0)
+    with pytest.raises(UpdateError, match=r"lr is nan, wanted at least 0\.0"):
+        ppo(lr=float("nan"))
