@@ -39,7 +39,7 @@ clean:
 
 # A stamp is written last, so that an installation which was interrupted is done again.
 $(VENV)/train.stamp: $(VENV)/torch.stamp pyproject.toml
-	$(PIP) install --quiet --editable ".[atari]"
+	$(PIP) install --quiet --editable ".[atari,query]"
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/torch.stamp pyproject.toml

@@ -1,7 +1,7 @@
 """Putting an experiment's parts together: the same ordinary objects, whether one process holds them or many."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,17 +11,22 @@ from cluster.experiment import Experiment, ExperimentError, Spaces
 from learners.group import Group
 from learners.learner import Learner, WeightPublisher
 from replay.messages import Commit
-from replay.sampler import Sampler, ShardLike
-from replay.shard import Shard
+from replay.opening import Places
+from replay.remote import Sender, Trajectory
+from replay.sampler import FarShard, Prefetch, Sampler, ShardLike
+from replay.table import watched
 from replay.writer import Writer
 
-SEGMENT_BLOCKS = 8
-"""Blocks of every stream in one segment: few enough that memory is given back soon, many enough that files are rare."""
+SEGMENT_BLOCKS, SEGMENT_BYTES = 8, 4 * 2**20
+"""Blocks of every stream in one segment, at least, and bytes: few enough that memory is given back soon, many enough
+that files are rare."""
 
 
-def make_shard(experiment: Experiment, index: int) -> Shard:
-    """One shard of the store, an index of its share of every table."""
-    return Shard(experiment.tables, shards=experiment.topology.shards, index=index, seed=experiment.seed)
+def rows_per_segment(experiment: Experiment, spaces: Spaces) -> int:
+    """Rows of each stream in a segment."""
+    streams = experiment.envs // experiment.topology.actors
+    small = SEGMENT_BYTES // (spaces.schema(experiment).row_bytes * streams)
+    return max(SEGMENT_BLOCKS * experiment.rows, small)
 
 
 def make_actor(
@@ -30,8 +35,9 @@ def make_actor(
     index: int,
     *,
     weights: WeightReader,
-    commit: Callable[[Commit], None],
-    folder: Path,
+    places: Places,
+    commit: Callable[[Commit], object],
+    send: Callable[[Trajectory], object] | None = None,
     start_block: int = 0,
 ) -> Actor:
     """One actor with its environments, policy and writer.
@@ -41,8 +47,9 @@ def make_actor(
         spaces: of its environment.
         index: which actor; decides its streams, seeds and random numbers, together with `start_block`.
         weights: where it reads weights.
-        commit: where its writer sends commits.
-        folder: where its segments go.
+        places: of the store's files.
+        commit: takes note of the rows that it wrote.
+        send: takes the rows themselves, where the shard is on another machine; None: it is on this one.
         start_block: the version at which a resumed run continues.
     """
     count = experiment.envs // experiment.topology.actors
@@ -54,13 +61,15 @@ def make_actor(
             f"{experiment.environment.id} resets itself in the step that ends an episode, so its streams grow "
             "unevenly and old rows would pile up: use --topology.max-version-lag 0"
         )
-    writer = Writer(
-        f"{name}.{start_block}",
-        spaces.schema(experiment),
-        streams=range(index * count, (index + 1) * count),
-        folder=folder,
-        rows_per_segment=SEGMENT_BLOCKS * experiment.rows,
-        commit=commit,
+    same: dict[str, Any] = {
+        "streams": range(index * count, (index + 1) * count),
+        "rows_per_segment": rows_per_segment(experiment, spaces),
+    }
+    schema, incarnation = spaces.schema(experiment), f"{name}.{places.start}"
+    writer = (
+        Writer(incarnation, schema, folder=places.live, commit=commit, watch=watched(experiment.tables), **same)
+        if send is None
+        else Sender(incarnation, schema, send=send, **same)
     )
     return Actor(
         spaces.policy(experiment),
@@ -82,7 +91,7 @@ def make_learner(
     spaces: Spaces,
     group: Group,
     *,
-    shards: Sequence[ShardLike],
+    shards: Sequence[ShardLike | FarShard],
     publish: WeightPublisher,
     device: torch.device,
 ) -> Learner:
@@ -90,19 +99,22 @@ def make_learner(
     torch.manual_seed(experiment.seed)
     model = spaces.model(experiment, learning=True)
     torch.manual_seed(int(np.random.SeedSequence(experiment.seed, spawn_key=(2, group.rank)).generate_state(1)[0]))
-    read = Sampler(
+    # At lag 0 the next batch does not exist before the learner has published: there is nothing to fetch.
+    ahead = (experiment.topology.max_version_lag > 0 or bool(experiment.store)) and not experiment.topology.local
+    sampler = Sampler(
         spaces.schema(experiment),
         experiment.tables,
         shards,
         rank=group.rank,
         ranks=group.size,
         allocate=pinned if device.type == "cuda" else np.empty,
+        buffers=2 if ahead else 1,
     )
     return Learner(
         model,
         experiment.updates,
         tables=experiment.tables,
-        read=read,
+        read=Prefetch(sampler) if ahead else sampler,
         publish=publish,
         total_steps=experiment.steps,
         group=group,

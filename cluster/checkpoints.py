@@ -1,7 +1,7 @@
 """A run's checkpoints, written and read with a sentence for whatever goes wrong."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,20 @@ class NotWritten(OSError):
     """A checkpoint that the disk did not take; says where, why and how much room there is."""
 
 
-def write(folder: Path, learner: Learner) -> None:
+def write(folder: Path, learner: Learner, random: Mapping[str, Tensor] | None = None) -> None:
     """Write a learner's checkpoint, whole or not at all.
+
+    Args:
+        folder: of the checkpoint.
+        learner: rank 0.
+        random: of the other ranks (`Learner.random`).
 
     Raises:
         NotWritten: the disk is full, or the folder cannot be written; earlier checkpoints are untouched.
     """
     try:
-        checkpoint.save(folder, *learner.state())
+        tensors, values = learner.state()
+        checkpoint.save(folder, {**(random or {}), **tensors}, values)
     except (OSError, SafetensorError) as error:
         for partial in folder.parent.glob("*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
@@ -48,6 +54,18 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, {**values, "version": int(values["version"]), "steps": int(values["steps"])}
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}): remove it to use the checkpoint before it") from error
+
+
+def version(folder: Path) -> int:
+    """The version of a checkpoint's weights, without reading them.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        return int(checkpoint.values(folder)["version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} is damaged ({error}): remove it") from error
 
 
 def restore(learner: Learner, folder: Path) -> None:

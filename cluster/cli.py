@@ -1,10 +1,11 @@
-"""The command line: contrail train | resume | evaluate.
+"""The command line: contrail train | resume | evaluate | query | inspect | limit | replay | import | export.
 
 Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped in order by signal n (130 is Ctrl-C), 1 anything else.
 A failure is one sentence; its traceback is kept in the run's logs, and shown only where there is no run yet and nobody
 foresaw it.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -17,9 +18,28 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail train RECIPE --help       a recipe's flags
   contrail resume RUN                continue a run that was stopped or died
   contrail evaluate RUN [flags]      play a run's newest checkpoint
+  contrail query RUN SQL [flags]     ask a run's rows, episodes, draws and versions in SQL
+  contrail inspect RUN               show what a run's store holds
+  contrail limit RUN TABLE [flags]   change a table's limits while the run goes on
+  contrail replay RUN --step N       make a learner step again from its rows, and compare it bit for bit
+  contrail import SOURCE STORE       make a store of rows from a .parquet or .jsonl file, or from Minari
+  contrail export RUN TARGET         write a run's rows for others to read
   contrail --help                    this
 
 """
+
+COMMANDS = {
+    "train": "cluster.commands:command_train",
+    "resume": "cluster.commands:command_resume",
+    "evaluate": "cluster.commands:command_evaluate",
+    "query": "cluster.query:command_query",
+    "inspect": "cluster.store_commands:command_inspect",
+    "limit": "cluster.store_commands:command_limit",
+    "replay": "cluster.store_commands:command_replay",
+    "import": "cluster.exchange_commands:command_import",
+    "export": "cluster.exchange_commands:command_export",
+}
+"""By name, where each is: a command imports what it needs, and no other's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +59,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from cluster.commands import COMMANDS
     from cluster.mistakes import explained
     from cluster.recipe import describe_recipes
 
@@ -52,5 +71,6 @@ def _run(arguments: list[str]) -> int:
         hint = f"did you mean {close[0]}?" if close else "see contrail --help"
         print(f"contrail: no command {name!r}: {hint}", file=sys.stderr)
         return 2
-    command: Callable[[list[str]], int] = COMMANDS[name]
+    module, _, function = COMMANDS[name].partition(":")
+    command: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
     return explained(command, rest)

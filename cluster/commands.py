@@ -1,9 +1,8 @@
 """What the commands do."""
 
-import inspect
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import tyro
 from cluster.evaluation import describe_evaluation, evaluate
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.mistakes import MISTAKES
-from cluster.recipe import Recipe, RecipeError, called, describe_recipes, find_recipe
+from cluster.parsing import parse, recorded
+from cluster.recipe import describe_recipes
 from cluster.run import RunOptions, train
-from cluster.run_folder import RunFolder, RunFolderError, default_name
+from cluster.run_folder import RunFolder, default_name
 
 
 def command_train(arguments: list[str]) -> int:
@@ -35,7 +35,7 @@ def command_train(arguments: list[str]) -> int:
 def command_resume(arguments: list[str]) -> int:
     """contrail resume RUN."""
     folder = RunFolder.open(tyro.cli(_run_argument, args=arguments, prog="contrail resume"))
-    recipe, experiment, options = _recorded(folder)
+    recipe, experiment, options = recorded(folder)
     folder.latest()
     return _train(experiment, checked_spaces(experiment), folder, options, recipe, resume=True)
 
@@ -47,7 +47,7 @@ def command_evaluate(arguments: list[str]) -> int:
         if getattr(options, name) < least:
             raise ExperimentError(f"--{name} is {getattr(options, name)}, wanted at least {least}")
     folder = RunFolder.open(options.run)
-    _, experiment, _ = _recorded(folder)
+    _, experiment, _ = recorded(folder)
     greedy = not options.sample
     values = evaluate(experiment, folder, episodes=options.episodes, seed=options.seed, greedy=greedy)
     print(describe_evaluation(values, experiment, greedy=greedy))
@@ -80,20 +80,6 @@ def _run_argument(run: tyro.conf.Positional[Path]) -> Path:
     return run
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": command_train,
-    "resume": command_resume,
-    "evaluate": command_evaluate,
-}
-
-
-def parse(recipe: str, flags: list[str]) -> tuple[Experiment, RunOptions]:
-    """The experiment and the run's options that a recipe and its flags give; exits with code 2 on a bad flag."""
-    command = with_options(find_recipe(recipe), recipe)
-    experiment, options = tyro.cli(command, args=flags, prog=f"contrail train {recipe}")
-    return experiment.checked(), options
-
-
 def checked_spaces(experiment: Experiment) -> Spaces:
     """The environment's spaces, after a look at whether model and machine fit: mistakes show before anything runs."""
     topology, gpus = experiment.topology, torch.cuda.device_count()
@@ -116,27 +102,6 @@ def checked_spaces(experiment: Experiment) -> Spaces:
     return spaces
 
 
-def with_options(recipe: Recipe, name: str) -> Callable[..., tuple[Experiment, RunOptions]]:
-    """A recipe that also takes the run's options, as --run.* flags."""
-
-    def command(*, run: RunOptions, **arguments: Any) -> tuple[Experiment, RunOptions]:
-        return called(recipe, name, **arguments), run
-
-    try:
-        signature = inspect.signature(recipe, eval_str=True)
-    except NameError as error:
-        raise RecipeError(f"recipe {name} has an annotation that stands for nothing: {error}") from error
-    if "run" in signature.parameters:
-        raise RecipeError(f"recipe {name} has a flag `run`, where the run's own options are: rename it")
-    option = inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=RunOptions, default=RunOptions())
-    keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
-    parameters = [*keywords, option]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__doc__ = inspect.getdoc(recipe)
-    return command
-
-
 def _new_folder(recipe: str, experiment: Experiment, options: RunOptions) -> RunFolder:
     """The folder that was asked for, or one of a new name: two runs may begin in the same second."""
     if options.name:
@@ -152,22 +117,14 @@ def _new_folder(recipe: str, experiment: Experiment, options: RunOptions) -> Run
 def _description(recipe: str, flags: list[str], experiment: Experiment) -> dict[str, Any]:
     """What `experiment.json` holds of the experiment."""
     source = Path(recipe.partition(":")[0])
+    # A run is continued from wherever one stands.
+    flags = [str(Path(flag).resolve()) if before == "--store" else flag for before, flag in pairwise(["", *flags])]
     return {
         "recipe": f"{source.resolve()}:{recipe.partition(':')[2]}" if source.suffix == ".py" else recipe,
         "arguments": flags,
         "experiment": repr(experiment),
         "seeds": {f"actor-{index}": experiment.seeds(index) for index in range(experiment.topology.actors)},
     }
-
-
-def _recorded(folder: RunFolder) -> tuple[str, Experiment, RunOptions]:
-    """The recipe, experiment and options of an existing run."""
-    description = folder.load_experiment()
-    try:
-        recipe, arguments = description["recipe"], description["arguments"]
-    except (KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder.path}/experiment.json is damaged ({error}): start a new run") from error
-    return recipe, *parse(recipe, arguments)
 
 
 def _train(

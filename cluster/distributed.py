@@ -1,90 +1,33 @@
 """A run over Ray processes: the same turns as `Local`, taken by processes that wait for each other."""
 
-import logging
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
 
 from actors.actor import Report
 from actors.environments import EnvironmentFailed
 from cluster import checkpoints
+from cluster.embedded import ProcessDied, start_ray
 from cluster.experiment import Experiment, ExperimentError, Spaces
+from cluster.histograms import Histograms, merged
+from cluster.limits import Limits
 from cluster.processes import ActorProcess, LearnerProcess, remote
 from cluster.store import RayShard, ShardProcess
 from cluster.weights import ChannelServer, RayWeights
 from cluster.world import Advance, store_metrics
 from learners.gradient import NotFinite
-
-LEAN = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_event_stats": "0",
-    "RAY_enable_open_telemetry": "0",
-    "RAY_worker_niceness": "0",
-}
-"""Settings of an embedded Ray that nobody else joins: it listens on this machine only, starts in half the time, and its
-processes are not put behind everything else on the machine (Ray's own default is a niceness of 15)."""
+from replay.opening import Places
 
 CHANNEL = "the weight channel"
+SHARD_RESTARTS = 100
+"""How often a shard may die in a run: a new one goes on where it was; one that dies at once again wears this out."""
+
+AHEAD = 8
+"""Calls to a shard that may be under way before their answer is needed, where actors may run ahead of learners."""
+
 PATIENCE = 10.0
 """Seconds that processes are given to finish before they are ended."""
-
-
-class ProcessDied(RuntimeError):
-    """A process of the run ended by itself; names it and its log."""
-
-
-def start_ray(topology_address: str) -> None:
-    """Join a Ray cluster, or start one inside this process that ends with it."""
-    if ray.is_initialized():
-        return
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        if topology_address:
-            _join_ray(topology_address)
-        else:
-            _embed_ray()
-    finally:
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray took it over
-
-
-def _join_ray(address: str) -> None:
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ValueError, ConnectionError, RuntimeError) as error:
-        raise ExperimentError(
-            f"no Ray cluster can be joined at {address!r} ({error}): start one with `ray start --head`, or leave out "
-            "--topology.address"
-        ) from error
-
-
-def _embed_ray() -> None:
-    for name, value in LEAN.items():
-        os.environ.setdefault(name, value)
-    # Its processes find modules where this one does: beside a recipe's own file, for one.
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    # Nobody else joins it, so it must not be reached from elsewhere. Without this Ray turns 127.0.0.1 into the
-    # machine's own address, and its services listen on every interface.
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        ray.init(
-            "local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=512 * 2**20,
-            _node_ip_address="127.0.0.1",
-        )
-    except Exception as error:  # Ray raises bare ones: too slow a start, no memory, no port
-        raise ProcessDied(f"Ray did not start: {error}; is the machine overloaded, or short of memory?") from error
 
 
 class Distributed:
@@ -97,16 +40,16 @@ class Distributed:
     Args:
         experiment: checked.
         spaces: of its environment.
-        replay_folder: where segments go; on the node of all actors and learners.
+        places: of the store's files; on the node of all actors and learners.
         logs: folder for one log per process.
         resume: checkpoint to continue from.
     """
 
     def __init__(
-        self, experiment: Experiment, spaces: Spaces, *, replay_folder: Path, logs: Path, resume: Path | None = None
+        self, experiment: Experiment, spaces: Spaces, *, places: Places, logs: Path, resume: Path | None = None
     ) -> None:
         self.experiment, self.spaces = experiment, spaces
-        self.replay_folder, self.logs, self.resume = replay_folder, logs, resume
+        self.places, self.logs, self.resume = places, logs, resume
         self.names: dict[Any, str] = {}
         self.collecting: dict[Any, Any] = {}
         self.learning: dict[Any, Any] = {}
@@ -137,7 +80,9 @@ class Distributed:
         self.channel = self._named(CHANNEL, remote(ChannelServer, num_cpus=0).remote())
         self.shards = [self._start_shard(index) for index in range(self.experiment.topology.shards)]
         weights = RayWeights(self.channel)
-        shards = [RayShard(shard, f"shard-{index}") for index, shard in enumerate(self.shards)]
+        # In turns there is nothing to do before its turn.
+        ahead = 0 if self.experiment.topology.max_version_lag == 0 and not self.experiment.store else AHEAD
+        shards = [RayShard(shard, f"shard-{index}", ahead=ahead) for index, shard in enumerate(self.shards)]
         start_block = self._resumed_version()
         actors = [
             self._start_actor(index, weights, shards[index % len(shards)], start_block)
@@ -155,9 +100,10 @@ class Distributed:
 
     def _start_shard(self, index: int) -> Any:
         # Everybody may wait in a shard at once, so it must take many calls at a time.
-        process = remote(ShardProcess, num_cpus=0, max_concurrency=1000)
+        process = remote(ShardProcess, restarts=SHARD_RESTARTS, num_cpus=0, max_concurrency=1000)
         shards, seed = self.experiment.topology.shards, self.experiment.seed
-        made = process.remote(dict(self.experiment.tables), shards=shards, index=index, seed=seed)
+        schema = self.spaces.schema(self.experiment)
+        made = process.remote(dict(self.experiment.tables), self.places, schema, shards=shards, index=index, seed=seed)
         return self._named(f"shard-{index}", made)
 
     def _start_learner(self, rank: int) -> Any:
@@ -173,7 +119,7 @@ class Distributed:
             index,
             weights=weights,
             shard=shard,
-            replay_folder=self.replay_folder,
+            places=self.places,
             log=self.logs / f"{name}.log",
             start_block=start_block,
         )
@@ -242,8 +188,25 @@ class Distributed:
         return report
 
     def save(self, folder: Path) -> None:
-        """Rank 0 writes its checkpoint."""
-        self._get(self.learners[0].save.remote(folder), self.learners[0])
+        """Rank 0 writes its checkpoint, with all ranks' random numbers."""
+        asked = [(learner.random.remote(), learner) for learner in self.learners[1:]]
+        random = {name: state for reference, learner in asked for name, state in self._get(reference, learner).items()}
+        self._get(self.learners[0].save.remote(folder, random), self.learners[0])
+
+    def limit(self, limits: Limits) -> None:
+        """Every shard follows them."""
+        for shard in self.shards:
+            for table, values in limits.items():
+                self._get(shard.limit.remote(table, values), shard)
+
+    def histograms(self) -> Histograms:
+        """All shards' added up."""
+        return merged([self._get(shard.histograms.remote(), shard) for shard in self.shards])
+
+    def forget(self, before: int) -> None:
+        """Let the store's journals forget what came before the oldest checkpoint; nobody waits for it."""
+        for shard in self.shards:
+            shard.forget.remote(before)
 
     def rescue(self, folder: Path) -> bool:
         """Rank 0 writes its checkpoint as soon as it no longer waits for rows, unless it failed half-way."""

@@ -1,5 +1,6 @@
 """The whole description of a run: a method as five values, and where it runs."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -96,6 +97,8 @@ class Experiment:
         evaluation: environment of the closing evaluation; None: the same as for training.
         evaluation_episodes: greedy episodes at the end; 0: none.
         evaluation_max_steps: agent steps after which such an episode is cut and reported so.
+        store: a run, or a store that was imported, whose rows are learned from; there are no actors then, and `steps`
+            counts decisions in batches. "": actors explore.
     """
 
     environment: Environment
@@ -111,6 +114,7 @@ class Experiment:
     evaluation: Environment | None = None
     evaluation_episodes: int = 10
     evaluation_max_steps: int = 5_000
+    store: str = ""
 
     def objectives(self) -> list[Objective]:
         """All objectives of all updates."""
@@ -123,12 +127,12 @@ class Experiment:
             ExperimentError: parts that do not fit together.
         """
         self._check_numbers()
-        checked = replace(self, topology=self.topology.resolved(self.envs))
+        checked = replace(self, topology=self._resolved_topology())
         checked._check_places()
         read = {table for update in self.updates for table in update.objectives}
         if unknown := sorted(read - set(self.tables)):
             raise ExperimentError(f'an update reads table "{unknown[0]}", the experiment has {sorted(self.tables)}')
-        if not any(table.reads_once for table in self.tables.values()):
+        if not self.store and not any(table.reads_once for table in self.tables.values()):
             raise ExperimentError(
                 f"no table of {sorted(self.tables)} is read once (select='fifo'): "
                 "nothing would count the steps trained on"
@@ -139,6 +143,13 @@ class Experiment:
             if isinstance(update, Gradient):
                 checked._check_minibatches(update)
         return checked
+
+    def _resolved_topology(self) -> Topology:
+        """Without actors, learners alone share the machine, as far as the batches divide."""
+        if not self.store:
+            return self.topology.resolved(self.envs)
+        share = math.gcd(*(table.batch for table in self.tables.values())) // self.topology.shards
+        return replace(self.topology.resolved(max(1, share)), actors=0)
 
     def _check_numbers(self) -> None:
         for name in ("steps", "envs", "rows"):
@@ -158,6 +169,8 @@ class Experiment:
             raise ExperimentError(
                 f"--topology.gpus-per-learner {topology.gpus_per_learner}: this machine has {gpus} GPUs"
             )
+        if self.store:
+            return
         if self.envs % topology.actors:
             raise ExperimentError(
                 f"{self.envs} environments do not divide over {topology.actors} actors: "
@@ -190,9 +203,27 @@ class Experiment:
                 f'table "{name}" draws {table.batch} items a step, which do not divide over {self.topology.shards} '
                 f"shards x {self.topology.learners} learners: change the batch, --topology.shards or .learners"
             )
+        if self.store:
+            if table.read_limit:
+                raise ExperimentError(
+                    f'table "{name}" reads its windows {table.read_limit} times, but nobody adds any to '
+                    f"{self.store}: let reads be 0, without bound"
+                )
+            if table.samples_per_insert is not None:
+                raise ExperimentError(f'table "{name}": samples_per_insert with {self.store}, to which nobody adds')
+            return
         # A block shows its rows and the open one after them.
         windows = (self.rows + 1 - table.window) // table.stride_rows + 1 if self.rows + 1 >= table.window else 0
         first = windows * self.envs * (self.topology.max_version_lag + 1)
+        if (
+            table.samples_per_insert is not None
+            and table.samples_per_insert * windows * self.envs < table.batch_windows
+        ):
+            raise ExperimentError(
+                f'table "{name}" draws {table.batch_windows} windows a step, for which {windows * self.envs} come in: '
+                f"samples_per_insert {table.samples_per_insert:g} would stop the run, wanted at least "
+                f"{table.batch_windows / max(1, windows * self.envs):.3g}"
+            )
         if table.min_windows > first and not table.reads_once:
             raise ExperimentError(
                 f'table "{name}" waits for {table.min_windows} windows, but after {first} of them actors wait for the '
@@ -240,7 +271,27 @@ class Spaces:
             return ModelPolicy(self.model(experiment))
 
     def schema(self, experiment: Experiment) -> Schema:
-        """The columns of a row."""
+        """The columns of a row: those of the store that is learned from, or what actors record.
+
+        Raises:
+            ExperimentError: a store's observations or actions are not the environment's.
+        """
+        recorded = self._recorded(experiment)
+        if not experiment.store:
+            return recorded
+        from replay.store import Store  # Arrow's datasets take a moment to import, and only this wants them
+
+        stored = Store.open(experiment.store).schema
+        state = [name for name in recorded.columns if name.startswith("core_state")]
+        for name in (*recorded.observation_columns, "action", *state):
+            if stored.columns.get(name) != recorded.columns[name]:
+                raise ExperimentError(
+                    f'{experiment.store}: column "{name}" is {stored.columns.get(name, "missing")}, '
+                    f"{experiment.environment.id} and its model want {recorded.columns[name]}"
+                )
+        return stored
+
+    def _recorded(self, experiment: Experiment) -> Schema:
         action = columns_of(self.action, "action")["action"]
         if action.dtype.startswith("float"):
             action = replace(action, dtype="float32")  # what the policy computes; the environment gets its own type

@@ -3,21 +3,14 @@
 import json
 import math
 import os
-import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-# The protobufs and the record format alone: `SummaryWriter` would import torch or TensorFlow, seconds each.
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
-from tensorboard.summary.writer.record_writer import RecordWriter
+import numpy as np
+
+from cluster.events import Events, full_disk_told
 
 
 class Metrics:
@@ -36,18 +29,11 @@ class Metrics:
 
     def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
         self._folder = folder
-        (folder / "events").mkdir(parents=True, exist_ok=True)
         lines = folder / "metrics.jsonl"
         if resume_step is not None:
             _forget_later_lines(lines, resume_step)
         self._lines = open(lines, "a")  # noqa: SIM115 - closed by close
-        # TensorBoard orders the files of a folder by name, so by time; nanoseconds keep two writers of a second apart.
-        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
-        self._events = RecordWriter(open(folder / "events" / name, "ab"))  # noqa: SIM115 - closed by close
-        self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if resume_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._record(Event(wall_time=time.time(), step=resume_step + 1, session_log=start))
+        self._events = Events(folder, resume_step=resume_step)
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Record values of one moment.
@@ -55,40 +41,24 @@ class Metrics:
         Args:
             step: env steps (decisions of actors) so far: the x-axis of everything.
             values: by tag, "group/name". Values that are not finite are shown as such by TensorBoard and are null in
-                the JSON lines, since JSON knows no others.
+                the JSON lines, since JSON knows no others. The group "facts" is for the JSON lines alone: numbers that
+                no curve tells anything about.
         """
-        now = time.time()
         numbers = {tag: float(value) for tag, value in values.items()}
-        scalars = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
-        self._record(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
+        self._events.scalars(step, {tag: value for tag, value in numbers.items() if not tag.startswith("facts/")})
         finite = {tag: number if math.isfinite(number) else None for tag, number in numbers.items()}
-        line = json.dumps({"step": step, "time": round(now, 3)} | finite, allow_nan=False)
-        with self._full_disk_told():
+        line = json.dumps({"step": step, "time": round(time.time(), 3)} | finite, allow_nan=False)
+        with full_disk_told(self._folder):
             self._lines.write(line + "\n")
             self._lines.flush()
 
     def text(self, tag: str, markdown: str, *, step: int = 0) -> None:
         """Show a text under TensorBoard's Text tab; it is not a number, so the JSON lines leave it out."""
-        content = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=TensorShapeProto())
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
-        value = Summary.Value(tag=tag, metadata=metadata, tensor=content)
-        self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
+        self._events.text(tag, markdown, step=step)
 
-    def _record(self, event: Event) -> None:
-        with self._full_disk_told():
-            self._events.write(event.SerializeToString())
-            self._events.flush()
-
-    @contextmanager
-    def _full_disk_told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            free = shutil.disk_usage(self._folder).free
-            text = (
-                f"metrics cannot be written in {self._folder}, which has {free:,} bytes free: {error}; make room there"
-            )
-            raise OSError(text) from error
+    def histograms(self, step: int, values: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Show distributions in TensorBoard, counts (n,) and edges (n + 1,) by tag; the JSON lines leave them out."""
+        self._events.histograms(step, values)
 
     def close(self) -> None:
         """Close both files; a second call does nothing."""

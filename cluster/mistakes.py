@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from actors.environments import EnvironmentFailed, EnvironmentProblem
 from actors.spaces import SpaceError
-from cluster.distributed import ProcessDied
+from cluster.embedded import ProcessDied
 from cluster.experiment import ExperimentError
 from cluster.recipe import RecipeError
 from cluster.run_folder import RunFolderError
@@ -17,26 +17,48 @@ from learners.learner import StaleRows
 from learners.nets.encoders import EncoderError
 from learners.objective import MethodError
 from learners.update import UpdateError
+from replay.archive import CorruptSegment
+from replay.draw_log import DrawLogError
+from replay.exchange import ExchangeError
+from replay.extents import ExtentsError
+from replay.journal import JournalError
+from replay.logged import NotLogged
 from replay.schema import SchemaError
+from replay.segment import StoreError
 from replay.table import TableError
 
 MISTAKES = (
     EncoderError,
     EnvironmentFailed,
     EnvironmentProblem,
+    ExchangeError,
     ExperimentError,
     MethodError,
+    NotLogged,
     RecipeError,
     RunFolderError,
     SchemaError,
     SpaceError,
+    StoreError,
     TableError,
     UpdateError,
 )
 """What a user can mend: the command, the experiment, their environment."""
 
-TROUBLES = (CheckpointError, NotFinite, OSError, ProcessDied, StaleRows, TimeoutError)
-"""What went wrong around a correct command: a full disk, a process that died, a loss that is not a number."""
+TROUBLES = (
+    CheckpointError,
+    CorruptSegment,
+    DrawLogError,
+    ExtentsError,
+    JournalError,
+    NotFinite,
+    OSError,
+    ProcessDied,
+    StaleRows,
+    TimeoutError,
+)
+"""What went wrong around a correct command: a full disk, a damaged file, a process that died, a loss that is not a
+number."""
 
 
 def explained(command: Callable[[list[str]], int], arguments: list[str]) -> int:

@@ -21,10 +21,11 @@ from actors.actor import Actor, Report
 from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, Spaces
-from cluster.store import RayShard
+from cluster.store import FarRayShard, RayShard
 from cluster.weights import RayWeights, Stopped
 from cluster.world import learning_device
 from learners.group import join, leave
+from replay.opening import Places
 
 
 def log_to(path: Path) -> None:
@@ -48,26 +49,28 @@ class ActorProcess:
         *,
         weights: RayWeights,
         shard: RayShard,
-        replay_folder: Path,
+        places: Places,
         log: Path,
         start_block: int,
     ) -> None:
         log_to(log)
         torch.set_num_threads(1)
+        self._shard = shard
         self._make = partial(
             make_actor,
             experiment,
             spaces,
             index,
             weights=weights,
+            places=places,
             commit=shard.commit,
-            folder=replay_folder,
             start_block=start_block,
         )
 
     def start(self) -> None:
         """Make the environments and reset them: here and not above, since Ray hides an error made there."""
-        self._actor: Actor = self._make()
+        send = None if self._shard.near() else self._shard.receive
+        self._actor: Actor = self._make(send=send)
 
     def pid(self) -> int:
         """The process's id on its node."""
@@ -102,7 +105,8 @@ class LearnerProcess:
         """Join the other ranks, take up a checkpoint if there is one, publish; returns the version."""
         experiment, device = self._experiment, learning_device(self._experiment)
         group = join(address, self._rank, experiment.topology.learners, device=device)
-        self._learner = make_learner(experiment, self._spaces, group, shards=shards, publish=weights, device=device)
+        reachable = [shard if shard.near() else FarRayShard(shard) for shard in shards]
+        self._learner = make_learner(experiment, self._spaces, group, shards=reachable, publish=weights, device=device)
         if resume is not None:
             checkpoints.restore(self._learner, resume)
         self._learner.announce()
@@ -123,9 +127,13 @@ class LearnerProcess:
         self._between_steps = True
         return metrics, self._learner.steps, self._learner.version
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint."""
-        checkpoints.write(folder, self._learner)
+    def random(self) -> dict[str, torch.Tensor]:
+        """The state of this rank's random numbers."""
+        return self._learner.random()
+
+    def save(self, folder: Path, random: dict[str, torch.Tensor] | None = None) -> None:
+        """Write a checkpoint, with the other ranks' random numbers."""
+        checkpoints.write(folder, self._learner, random)
 
     def rescue(self, folder: Path) -> bool:
         """Write a checkpoint, unless a step failed half-way; whether it did."""
@@ -135,13 +143,19 @@ class LearnerProcess:
 
     def close(self) -> None:
         """Leave the group."""
+        self._learner.close()
         leave()
 
 
-def remote(process: type, **options: Any) -> Any:
-    """A process class as a Ray actor class; none is restarted behind the driver's back.
+def remote(process: type, *, restarts: int = 0, **options: Any) -> Any:
+    """A process class as a Ray actor class.
+
+    Those that have no way of becoming the same again are not restarted behind the driver's back. The calls of one that
+    is restarted are repeated.
 
     Segments are shared through this node's memory, so in a cluster of several nodes all processes stay on the driver's.
     """
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(max_restarts=0, max_task_retries=0, scheduling_strategy=here, **options)(process)
+    return ray.remote(
+        max_restarts=restarts, max_task_retries=-1 if restarts else 0, scheduling_strategy=here, **options
+    )(process)

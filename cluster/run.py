@@ -13,12 +13,15 @@ from cluster.display import Display
 from cluster.distributed import Distributed
 from cluster.evaluation import describe_evaluation, evaluate
 from cluster.experiment import Experiment, Spaces
+from cluster.limits import LimitsFile
 from cluster.lock import holding
 from cluster.metrics import Metrics
 from cluster.run_folder import RunFolder, RunFolderError
 from cluster.segments_folder import bytes_wanted, segments_folder
 from cluster.statistics import Statistics
 from cluster.world import Local, World
+from replay.archive import Codec
+from replay.opening import Places, log_of, next_start, prepare_restart
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,22 @@ class RunOptions:
         folder: where runs are kept.
         checkpoint_seconds: between checkpoints; there is always one at the end.
         keep: newest checkpoints that are kept.
+        rows: how the rows that actors saw are kept in the run's folder, for `contrail query` and whoever reads Arrow
+            files: compressed with lz4 or zstd. none: not at all.
+        rows_gib: of them that are kept; beyond it the oldest leave.
     """
 
     name: str = ""
     folder: Path = Path("runs")
     checkpoint_seconds: float = 60.0
     keep: int = 3
+    rows: Codec = "lz4"
+    rows_gib: float = 4.0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of rows that are kept."""
+        return int(self.rows_gib * 2**30)
 
 
 def train(
@@ -66,25 +79,44 @@ def train(
     with _stop_requests() as stop, _alone(folder), _kept_failures(folder):
         start = folder.latest() if resume else None
         steps = 0 if start is None else checkpoints.read(start)[1]["steps"]
+        wanted = bytes_wanted(experiment, spaces)
         with (
-            segments_folder(folder.path, bytes_wanted(experiment, spaces)) as segments,
+            segments_folder(
+                folder.path, wanted, rows=options.rows, kept_bytes=options.kept_bytes, go_on=resume
+            ) as live,
             Metrics(folder.path, resume_step=steps if resume else None) as metrics,
             Display(title, experiment.steps) as display,
         ):
             if steps < experiment.steps:
-                world = _world(experiment, spaces, folder, segments, start)
+                places = _places(experiment, folder, live, options, wanted)
+                world = _world(experiment, spaces, folder, places, start)
                 steps = _loop(world, experiment, folder, options, metrics, display, stop, steps)
             if steps >= experiment.steps and experiment.evaluation_episodes:
                 _evaluate_at_end(experiment, folder, metrics, display, stop, steps)
         return stop.signal
 
 
-def _world(experiment: Experiment, spaces: Spaces, folder: RunFolder, segments: Path, start: Path | None) -> World:
-    if experiment.topology.local:
-        return Local(experiment, spaces, replay_folder=segments, resume=start)
-    return Distributed(
-        experiment, spaces, replay_folder=segments.resolve(), logs=folder.path.resolve() / "logs", resume=start
+def _places(experiment: Experiment, folder: RunFolder, live: Path, options: RunOptions, wanted: int) -> Places:
+    """Where the store's files of this start go."""
+    kept = folder.path.resolve() / "replay"
+    return Places(
+        live=live.resolve(),
+        kept=kept,
+        start=next_start(kept),
+        rows=options.rows,
+        kept_bytes=options.kept_bytes,
+        live_bytes=2 * wanted,
+        given=log_of(Path(experiment.store)).resolve() if experiment.store else None,
     )
+
+
+def _world(experiment: Experiment, spaces: Spaces, folder: RunFolder, places: Places, start: Path | None) -> World:
+    if start is not None:
+        version, shards = checkpoints.read(start)[1]["version"], experiment.topology.shards
+        prepare_restart(experiment.tables, places, shards=shards, seed=experiment.seed, version=version)
+    if experiment.topology.local:
+        return Local(experiment, spaces, places=places, resume=start)
+    return Distributed(experiment, spaces, places=places, logs=folder.path.resolve() / "logs", resume=start)
 
 
 def _loop(
@@ -98,10 +130,12 @@ def _loop(
     steps: int,
 ) -> int:
     """Learner steps until the experiment's env steps are trained on, or somebody asks to stop; the env steps then."""
-    statistics, saved = Statistics(), time.monotonic()
+    statistics, saved, limits = Statistics(), time.monotonic(), LimitsFile(folder)
     with world:
         try:
             while steps < experiment.steps and not stop.signal:
+                if changed := limits.changed():
+                    world.limit(changed)
                 advance = world.advance()
                 steps = advance.steps
                 values = statistics.add(advance)
@@ -109,6 +143,7 @@ def _loop(
                 display.update(steps, values)
                 if time.monotonic() - saved > options.checkpoint_seconds:
                     _save(world, folder, steps, options.keep)
+                    metrics.histograms(steps, {f"replay/{name}": value for name, value in world.histograms().items()})
                     saved = time.monotonic()
             _save(world, folder, steps, options.keep)
         except Exception as error:
@@ -120,6 +155,7 @@ def _loop(
 def _save(world: World, folder: RunFolder, steps: int, keep: int) -> None:
     world.save(folder.path_for(steps).resolve())
     folder.keep_last(keep)
+    world.forget(checkpoints.version(folder.checkpoints()[0]))
 
 
 def _rescue(world: World, folder: RunFolder, steps: int, error: Exception) -> None:

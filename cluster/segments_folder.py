@@ -1,70 +1,115 @@
 """Where a run's segments live: in shared memory if it has the room, else in the run's folder."""
 
+import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.assembly import SEGMENT_BLOCKS
+from cluster.assembly import rows_per_segment
 from cluster.experiment import Experiment, Spaces
 from cluster.lock import holding
+from replay.archive import Codec, expire, salvage
+from replay.segments import SPARE
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "contrail-"
+OWNER = "owner.json"
+"""In a folder of live segments: whose log its rows belong to."""
 
 
 def bytes_wanted(experiment: Experiment, spaces: Spaces) -> int:
-    """Upper bound of what the store will hold: three segments per stream, and every table's capacity."""
+    """Upper bound of what the store will hold: three segments of each stream, spare ones, every table's capacity."""
     row = spaces.schema(experiment).row_bytes
-    segments = 3 * SEGMENT_BLOCKS * experiment.rows * experiment.envs
+    segments = 0 if experiment.store else (3 + SPARE) * rows_per_segment(experiment, spaces) * experiment.envs
     held = sum(table.capacity_windows * table.stride_rows for table in experiment.tables.values())
     return row * (segments + held)
 
 
 @contextmanager
-def segments_folder(run: Path, wanted: int) -> Iterator[Path]:
-    """An empty folder for segments while a run lasts, always found as the run's `replay/segments`.
+def segments_folder(
+    run: Path, wanted: int, *, rows: Codec = "none", kept_bytes: int | None = None, go_on: bool = False
+) -> Iterator[Path]:
+    """The folder of live segments while a run lasts, always found as the run's `replay/segments`.
 
-    In shared memory its owner holds its lock, by which the next run tells a dead owner's folder and removes it.
+    In shared memory its owner holds its lock, by which the next run tells a dead owner's folder: that one's rows go to
+    its run's log, if it keeps one, and the folder is removed.
 
     Args:
         run: the run's folder.
         wanted: bytes that it should have room for, at least.
+        rows: how the run's log compresses rows; "none": it keeps none.
+        kept_bytes: what the log may take; None: no bound.
+        go_on: take over what an earlier start of the run left when it was killed; else that is removed, too.
     """
-    remove_orphans()
     place = run / "replay" / "segments"
-    _remove(place)
+    left = place.resolve() if go_on and place.is_dir() else None
+    remove_orphans(but=left)
+    if left is None:
+        _end(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    if not _has_room(wanted):
-        place.mkdir()
+    with _held(place, left, wanted, run.name) as folder:
+        owner = {"log": str((run / "replay" / "log").resolve()), "rows": rows, "kept_bytes": kept_bytes}
+        (folder / OWNER).write_text(json.dumps(owner))
         try:
-            yield place
+            yield folder
         finally:
+            _end(folder)
             _remove(place)
-        return
-    # It takes its name only when locked: nobody must take it for an orphan in between.
-    unnamed = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{run.name}-", dir=SHARED_MEMORY))
-    with holding(unnamed):
-        fast = unnamed.rename(unnamed.with_name(unnamed.name.removeprefix(".")))
-        try:
+
+
+@contextmanager
+def _held(place: Path, left: Path | None, wanted: int, name: str) -> Iterator[Path]:
+    """What an earlier start left, or a new folder, in shared memory if it has the room."""
+    if left is not None and left != place.absolute():
+        with holding(left):
+            yield left
+    elif left is not None or not _has_room(wanted):
+        place.mkdir(exist_ok=True)
+        yield place
+    else:
+        # It takes its name only when locked: nobody must take it for an orphan in between.
+        unnamed = Path(tempfile.mkdtemp(prefix=f".{PREFIX}{name}-", dir=SHARED_MEMORY))
+        with holding(unnamed):
+            fast = unnamed.rename(unnamed.with_name(unnamed.name.removeprefix(".")))
             place.symlink_to(fast)
             yield fast
-        finally:
-            _remove(place)
-            _remove(fast)
 
 
-def remove_orphans() -> None:
+def remove_orphans(but: Path | None = None) -> None:
     """Remove folders in shared memory whose owner no longer lives (a run that was killed outright)."""
     for folder in SHARED_MEMORY.glob(f"{PREFIX}*/"):
+        if folder == but:
+            continue
         try:
             with holding(folder) as orphaned:
                 if orphaned:
-                    _remove(folder)
+                    _end(folder)
         except (FileNotFoundError, PermissionError):  # its owner just removed it, or is another user
             continue
+
+
+def _end(folder: Path) -> None:
+    """Remove a folder of live segments; what its run's log lacks of them goes there first.
+
+    Raises:
+        StoreFull: there is no room for it; the folder stays.
+    """
+    try:
+        owner = json.loads((folder / OWNER).read_text())
+        log, rows, kept_bytes = Path(owner["log"]), owner["rows"], owner["kept_bytes"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):  # nobody wrote rows there
+        _remove(folder)
+        return
+    if rows != "none" and log.parent.is_dir():
+        _, problems = salvage(folder, log, rows)
+        for problem in problems:
+            print(f"contrail: {problem}", file=sys.stderr)
+        expire(log, kept_bytes)
+    _remove(folder)
 
 
 def _has_room(wanted: int) -> bool:

@@ -8,10 +8,14 @@ import torch
 
 from actors.actor import Actor, Report
 from cluster import checkpoints
-from cluster.assembly import make_actor, make_learner, make_shard
+from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, Spaces
+from cluster.histograms import Histograms, merged
+from cluster.limits import Limits
 from cluster.weights import LocalWeights
 from learners.group import Group
+from replay.opening import Places, open_shard
+from replay.recovery import Recorder
 from replay.shard import Shard
 
 
@@ -48,6 +52,18 @@ class World(Protocol):
         """Write a checkpoint of the learners between two steps."""
         ...
 
+    def limit(self, limits: Limits) -> None:
+        """Change limits of tables from now on."""
+        ...
+
+    def histograms(self) -> Histograms:
+        """Of windows' priorities and ages, by "table/priority" and "table/age": counts and edges."""
+        ...
+
+    def forget(self, before: int) -> None:
+        """No checkpoint is left from before so many learner steps: the store need not go back to it either."""
+        ...
+
     def rescue(self, folder: Path) -> bool:
         """After `advance` failed: write a checkpoint of the finished steps.
 
@@ -66,19 +82,18 @@ class Local:
     Args:
         experiment: checked; with one learner.
         spaces: of its environment.
-        replay_folder: where segments go.
+        places: of the store's files.
         resume: checkpoint to continue from.
     """
 
-    def __init__(
-        self, experiment: Experiment, spaces: Spaces, *, replay_folder: Path, resume: Path | None = None
-    ) -> None:
-        self.experiment, self.spaces, self.replay_folder, self.resume = experiment, spaces, replay_folder, resume
+    def __init__(self, experiment: Experiment, spaces: Spaces, *, places: Places, resume: Path | None = None) -> None:
+        self.experiment, self.spaces, self.places, self.resume = experiment, spaces, places, resume
 
     def __enter__(self) -> "Local":
         torch.set_num_threads(self.experiment.topology.threads)
         self.actors: list[Actor] = []
         self.shards: list[Shard] = []
+        self.recorders: list[Recorder] = []
         self.between_steps = True
         try:
             self._start()
@@ -89,7 +104,13 @@ class Local:
 
     def _start(self) -> None:
         weights = LocalWeights()
-        self.shards += [make_shard(self.experiment, i) for i in range(self.experiment.topology.shards)]
+        experiment = self.experiment
+        for index in range(experiment.topology.shards):
+            shard, recorder = open_shard(
+                experiment.tables, self.places, shards=experiment.topology.shards, index=index, seed=experiment.seed
+            )
+            self.shards.append(shard)
+            self.recorders.append(recorder)
         self.learner = make_learner(
             self.experiment,
             self.spaces,
@@ -109,7 +130,7 @@ class Local:
                     index,
                     weights=weights,
                     commit=self.shards[index % len(self.shards)].commit,
-                    folder=self.replay_folder,
+                    places=self.places,
                     start_block=self.learner.version,
                 )
             )
@@ -117,8 +138,9 @@ class Local:
     def __exit__(self, *error: object) -> None:
         for actor in self.actors:
             actor.close()
-        for shard in self.shards:
+        for shard, recorder in zip(self.shards, self.recorders, strict=True):
             shard.close()
+            recorder.close()
 
     def advance(self) -> Advance:
         """One block of every actor, one learner step."""
@@ -126,13 +148,29 @@ class Local:
         self.between_steps = False
         metrics = self.learner.step()
         self.between_steps = True
-        for shard in self.shards:
+        for shard, recorder in zip(self.shards, self.recorders, strict=True):
+            recorder.tidy()
             metrics |= store_metrics(shard.statistics(), metrics)
         return Advance(metrics, reports, self.learner.steps, self.learner.version)
 
     def save(self, folder: Path) -> None:
         """Write the learner's checkpoint."""
         checkpoints.write(folder, self.learner)
+
+    def limit(self, limits: Limits) -> None:
+        """Every shard follows them."""
+        for shard in self.shards:
+            for table, values in limits.items():
+                shard.limit(table, values)
+
+    def histograms(self) -> Histograms:
+        """All shards' added up."""
+        return merged([shard.histograms() for shard in self.shards])
+
+    def forget(self, before: int) -> None:
+        """Let the store's journals forget what came before the oldest checkpoint."""
+        for recorder in self.recorders:
+            recorder.forget(before)
 
     def rescue(self, folder: Path) -> bool:
         """Write the learner's checkpoint, unless it was the learner that failed."""

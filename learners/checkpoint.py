@@ -41,6 +41,18 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CheckpointError: a file is missing or unreadable.
     """
     try:
-        return load_file(folder / "tensors.safetensors"), json.loads((folder / "values.json").read_text())
+        return load_file(folder / "tensors.safetensors"), values(folder)
     except Exception as error:
+        raise CheckpointError(f"{folder} is not a readable checkpoint: {error}") from error
+
+
+def values(folder: Path) -> dict[str, Any]:
+    """The plain values alone.
+
+    Raises:
+        CheckpointError: the file is missing or unreadable.
+    """
+    try:
+        return json.loads((folder / "values.json").read_text())
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is not a readable checkpoint: {error}") from error

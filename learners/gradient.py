@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from learners.augment import Augmentation
 from learners.group import Group
 from learners.model import Model
 from learners.objective import Batch, Objective, Term, reduce, tagged_terms
-from learners.update import Average, Update, UpdateError
+from learners.priorities import TermSizes
+from learners.update import Average, Priorities, Update, UpdateError
 
 
 class NotFinite(RuntimeError):
@@ -34,6 +35,8 @@ class Gradient:
         augment: applied to the image that every objective sees, policy terms included ("crop only" where there is no
             contrastive term); None leaves frames as they were acted on.
         then: updates made after every optimiser step, such as the `Average` that moves a momentum encoder.
+        priorities: by prioritised table, the tag of the term whose mean size over a window's rows becomes its priority,
+            {"history": "contrast/loss"} for one that draws what is told apart worst.
     """
 
     objectives: Mapping[str, Objective]
@@ -45,6 +48,7 @@ class Gradient:
     max_kl: float | None = None
     augment: Augmentation | None = None
     then: tuple[Update, ...] = ()
+    priorities: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("minibatches", 1), ("lr", 0.0), ("max_gradient_norm", 0.0)):
@@ -73,6 +77,8 @@ class GradientEngine:
         self.then = [after.start(model, group) for after in update.then]
         self.whole_windows = model.core is not None or any(o.recurrent for o in update.objectives.values())
         self.checked = False
+        self.priorities: Priorities = {}
+        self.sizes = TermSizes(update.priorities)
 
     def step(self, batches: Mapping[str, Batch], *, progress: float) -> dict[str, float]:
         """All epochs over the batches; stops early where the policy moved further than `max_kl`."""
@@ -81,13 +87,18 @@ class GradientEngine:
             table: batches[table] | objective.prepare(self.model, batches[table], self.group)
             for table, objective in self.update.objectives.items()
         }
-        history: list[dict[str, float]] = []
-        for _ in range(self.update.epochs):
-            for slices in self._minibatches(prepared):
-                history.append(self._minibatch(slices))
-                if self.update.max_kl is not None and history[-1].get("train/approx_kl", 0.0) > self.update.max_kl:
-                    return self._summary(history)
+        history = list(self._descend(prepared))
+        self.priorities = self.sizes.take()
         return self._summary(history)
+
+    def _descend(self, batches: Mapping[str, Batch]) -> Iterator[dict[str, float]]:
+        """Minibatch after minibatch; each one's means."""
+        for _ in range(self.update.epochs):
+            for slices in self._minibatches(batches):
+                values = self._minibatch(slices)
+                yield values
+                if self.update.max_kl is not None and values.get("train/approx_kl", 0.0) > self.update.max_kl:
+                    return
 
     def _set_learning_rate(self, progress: float) -> None:
         rate = self.update.lr * (1.0 - progress) if self.update.anneal else self.update.lr
@@ -109,6 +120,7 @@ class GradientEngine:
             new = tagged_terms(objective, self.model, self.model(batch), batch)
             if shared := terms.keys() & new.keys():
                 raise UpdateError(f"several tables give the terms {sorted(shared)}: give one objective another group")
+            self.sizes.note(table, batch, new)
             terms |= new
         loss, means = reduce(terms, self.group)
         self.optimiser.zero_grad()
@@ -168,9 +180,13 @@ class GradientEngine:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back Adam's moments; schedules follow the run's progress and need no state."""
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         restored: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             index, name = key.split("/")
+            if value.shape == parameters[int(index)].shape:
+                # In the parameter's own memory format (channels_last): the fused optimiser pairs them as they lie.
+                value = torch.empty_like(parameters[int(index)]).copy_(value)
             restored.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": restored})
 

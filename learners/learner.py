@@ -1,6 +1,7 @@
 """The learner: reads batches, runs its updates, publishes weights. One per GPU or core; all of them step together."""
 
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +28,14 @@ class BatchReader(Protocol):
         """
         ...
 
+    def prioritise(self, table: str, items: np.ndarray, priorities: np.ndarray) -> None:
+        """Send windows' priorities back, (n,) each; does not wait."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is mapped, and stop reading ahead."""
+        ...
+
 
 @runtime_checkable
 class WeightPublisher(Protocol):
@@ -50,7 +59,8 @@ class Learner:
 
     Attributes:
         version: learner steps made since the run began, over all its resumptions: the version of the weights.
-        steps: env steps (decisions) that it has trained on, summed over ranks.
+        steps: env steps (decisions) that it has trained on, summed over ranks; without a table that reads once, all
+            decisions that it was given.
     """
 
     def __init__(
@@ -95,20 +105,32 @@ class Learner:
         ready = time.perf_counter()
         for engine in self.engines:
             metrics |= engine.step(batches, progress=min(1.0, self.steps / self.total_steps))
+            for table, (items, priorities) in engine.priorities.items():
+                self.read.prioritise(table, items, priorities)
         self.version += 1
-        trained = [batch["mask"].sum() for name, batch in batches.items() if self.tables[name].reads_once]
+        # Where nobody explores, what is drawn again and again counts each time.
+        once = {name for name, table in self.tables.items() if table.reads_once} or set(self.tables)
+        trained = [batch["mask"].sum() for name, batch in batches.items() if name in once]
         self.steps += int(self.group.sum(torch.stack(trained).sum()))
         self.announce()
         metrics |= {"time/learner_wait": ready - started, "time/learner_update": time.perf_counter() - ready}
-        return metrics | {"train/version": float(self.version)}
+        return metrics | {"train/version": float(self.version), "facts/weights_crc": float(self.checksum())}
+
+    def close(self) -> None:
+        """Stop reading."""
+        self.read.close()
 
     def _batch(self, table: str, columns: Mapping[str, np.ndarray]) -> Batch:
         """A table's columns on the device, context cut off, frames stacked."""
-        lead = self.tables[table].lead
+        lead, arity = self.tables[table].lead, self.tables[table].arity
         tensors = {
             name: torch.from_numpy(column).to(self.device, non_blocking=True) for name, column in columns.items()
         }
+        if arity > 1:  # an item's windows follow one another
+            tensors = {name: tensor.flatten(0, 1) for name, tensor in tensors.items()}
         batch = {name: t[:, lead:] if t.ndim > 1 else t for name, t in tensors.items()}
+        if self.tables[table].by_priority:  # for each row: minibatches are of rows
+            batch |= {name: batch[name][:, None].expand(batch["mask"].shape) for name in ("item", "probability")}
         for name in self.model.image_columns:
             batch[name] = stack_windows(tensors[name], tensors["step"], stack=self.model.stack, lead=lead)
         for name in ("mask", "reward", "terminated", "truncated"):
@@ -134,16 +156,31 @@ class Learner:
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for number, engine in enumerate(self.engines):
             tensors |= {f"engine/{number}/{name}": tensor for name, tensor in engine.state().items()}
-        tensors["random"] = torch.get_rng_state()
-        return tensors, {"version": self.version, "steps": self.steps}
+        return tensors | self.random(), {"version": self.version, "steps": self.steps}
+
+    def random(self) -> dict[str, Tensor]:
+        """The state of this rank's random numbers, by names that differ from rank to rank."""
+        states = {f"random/{self.group.rank}": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states[f"random_cuda/{self.group.rank}"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def checksum(self) -> int:
+        """A number that tells whether two models are the same, bit for bit."""
+        total = 0
+        for tensor in self.model.state_dict().values():
+            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+        return total
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Continue from what `state` returned, on this rank's device; random numbers continue if it is alone."""
+        """Continue from what `state` returned, on this rank's device, with its random numbers if they are there."""
         model = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
         self.model.load_state_dict(model)
         for number, engine in enumerate(self.engines):
             prefix = f"engine/{number}/"
             engine.restore({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-        if self.group.size == 1:
-            torch.set_rng_state(tensors["random"].cpu())
+        if (random := tensors.get(f"random/{self.group.rank}")) is not None:
+            torch.set_rng_state(random.cpu())
+        if self.device.type == "cuda" and (random := tensors.get(f"random_cuda/{self.group.rank}")) is not None:
+            torch.cuda.set_rng_state(random.cpu(), self.device)
         self.version, self.steps = int(values["version"]), int(values["steps"])

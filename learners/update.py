@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +21,19 @@ class UpdateError(ValueError):
     """Updates that do not fit together: names the part, the objective and what to change."""
 
 
+Priorities = dict[str, tuple[np.ndarray, np.ndarray]]
+"""By table, ids of windows (n,) and priorities (n,)."""
+
+
 @runtime_checkable
 class Engine(Protocol):
-    """A running update."""
+    """A running update.
+
+    Attributes:
+        priorities: by table, ids of windows (n,) of its last step and their new priorities (n,).
+    """
+
+    priorities: Priorities
 
     def step(self, batches: Mapping[str, Batch], *, progress: float) -> dict[str, float]:
         """Run the update once.
@@ -82,6 +93,7 @@ class AverageEngine:
 
     def __init__(self, update: Average, model: Model) -> None:
         self.update = update
+        self.priorities: Priorities = {}
         self.source: list[Tensor] = list(model.part(update.part).parameters())
         self.target: list[Tensor] = list(model.slow(update.part).parameters())
 
@@ -126,6 +138,7 @@ class NormaliseEngine:
 
     def __init__(self, update: Normalise, model: Model, group: Group) -> None:
         self.update, self.model, self.group = update, model, group
+        self.priorities: Priorities = {}
 
     @torch.no_grad()
     def step(self, batches: Mapping[str, Batch], *, progress: float) -> dict[str, float]:

@@ -1,77 +1,108 @@
 """Draws: windows that a shard has chosen for one learner step, until every rank is done."""
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 
 import numpy as np
 
-from replay.messages import Draw, Items, SegmentInfo
-from replay.selectors import Source, Window
+from replay.holding import Chosen
+from replay.messages import Draw, Items
+from replay.sources import Sources
 from replay.table import Table
+from replay.windowing import refer
 
 
 class Formed:
-    """The windows of one draw over all ranks.
+    """The windows of one draw over all ranks; their segments stay until it is dropped.
 
     What a window keeps of its mask is fixed here, so that an open row that is completed while
     learners read it cannot change what they see.
     """
 
-    def __init__(self, tables: Mapping[str, Table], windows: Mapping[str, list[Window]]) -> None:
-        self._tables, self._windows = tables, windows
-        self._kept = {
-            name: [min(tables[name].owned_rows, source.end - 1 - start) for source, start in chosen]
-            for name, chosen in windows.items()
-        }
-        self._floors: dict[Source, int] = {}
-        for name, chosen in windows.items():
-            for source, start in chosen:
-                row = max(0, start - tables[name].lead)
-                self._floors[source] = min(row, self._floors.get(source, row))
+    def __init__(self, tables: Mapping[str, Table], chosen: Mapping[str, Chosen], sources: Sources) -> None:
+        self._tables, self._windows = dict(tables), {name: drawn.windows for name, drawn in chosen.items()}
+        self.items = {name: _items(tables[name], drawn, sources) for name, drawn in chosen.items()}
+        self._refer(sources, 1)
 
-    def needs(self, source: Source) -> int | None:
-        """First row of the source that the draw reads; None: no row at all."""
-        return self._floors.get(source)
+    def drop(self, sources: Sources) -> None:
+        """Let go of the segments."""
+        self._refer(sources, -1)
 
-    def for_rank(
-        self,
-        rank: int,
-        ranks: int,
-        *,
-        rows_per_segment: Mapping[str, int],
-        segments: Mapping[str, Mapping[int, SegmentInfo]],
-    ) -> Draw:
+    def _refer(self, sources: Sources, change: int) -> None:
+        for name, windows in self._windows.items():
+            refer(sources, self._tables[name], windows, change)
+
+    def for_rank(self, rank: int, ranks: int, sources: Sources) -> Draw:
         """The rank-th of `ranks` contiguous slices of every table's windows."""
-        chosen = {name: _slice(windows, rank, ranks) for name, windows in self._windows.items()}
-        writers = tuple(sorted({source.writer for windows in chosen.values() for source, _ in windows}))
-        touched = {
-            (source.writer, index)
-            for name, windows in chosen.items()
-            for source, start in windows
-            for index in self._touched(name, start, rows_per_segment[source.writer])
-        }
-        return Draw(
-            items={
-                name: _items(windows, writers, kept=_slice(self._kept[name], rank, ranks))
-                for name, windows in chosen.items()
-            },
-            writers=writers,
-            rows_per_segment=tuple(rows_per_segment[writer] for writer in writers),
-            segments={(writer, index): segments[writer][index].path for writer, index in sorted(touched)},
-            oldest={writer: min(live) for writer, live in segments.items() if live},
-        )
+        items = {name: _slice(drawn, rank, ranks) if ranks > 1 else drawn for name, drawn in self.items.items()}
+        # Sets, because np.unique of so few numbers costs three times as much.
+        places = sorted({place for drawn in items.values() for place in drawn.writers.tolist()})
+        ledgers = [sources.ledger(place) for place in places]
+        rows = np.array([ledger.rows_per_segment for ledger in ledgers])
+        segments: dict[tuple[str, int], str] = {}
+        for name, drawn in items.items():
+            writers = np.searchsorted(places, drawn.writers)
+            items[name] = replace(drawn, writers=writers)
+            for place, index in self._touched(name, items[name], rows[writers]):
+                ledger = ledgers[place]
+                segments[ledger.name, index] = ledger.segments[index].path
+        return Draw(items, tuple(ledger.name for ledger in ledgers), tuple(rows.tolist()), segments)
 
-    def _touched(self, name: str, start: int, rows: int) -> range:
+    def _touched(self, name: str, items: Items, rows: np.ndarray) -> list[tuple[int, int]]:
+        """(place of the writer, segment index) of every segment that the items read."""
         table = self._tables[name]
-        return range(max(0, start - table.lead) // rows, (start + table.window - 1) // rows + 1)
+        first = np.maximum(items.floors, items.starts - table.lead) // rows
+        last = (items.starts + (table.window - 1)) // rows
+        spans = set(zip(items.writers.tolist(), first.tolist(), last.tolist(), strict=True))
+        return sorted({(place, index) for place, low, high in spans for index in range(low, high + 1)})
 
 
-def _slice(values: list, rank: int, ranks: int) -> list:
-    count = len(values) // ranks
-    return values[rank * count : (rank + 1) * count]
+class Draws:
+    """The draws of a shard that some rank may still read, and how far each rank is."""
+
+    def __init__(self) -> None:
+        self.formed: dict[int, Formed] = {}
+        self._done: dict[int, int] = {}
+        self._ranks = 1
+
+    def read(self, before: int, rank: int, ranks: int) -> int | None:
+        """Take note that a rank has read all draws before a step; the step before which all can be dropped, if any."""
+        if ranks != self._ranks:
+            self._done, self._ranks = {}, ranks
+        self._done[rank] = before
+        if len(self._done) < ranks or all(step >= min(self._done.values()) for step in self.formed):
+            return None
+        return min(self._done.values())
+
+    def drop(self, before: int | None, sources: Sources) -> None:
+        """Let go of the draws before a step; None: of all, and of the ranks."""
+        for step in [step for step in self.formed if before is None or step < before]:
+            self.formed.pop(step).drop(sources)
+        if before is None:
+            self._done = {}
 
 
-def _items(windows: list[Window], writers: tuple[str, ...], *, kept: list[int]) -> Items:
-    places = {writer: place for place, writer in enumerate(writers)}
-    rows = [(source.stream, start, places[source.writer], source.slot) for source, start in windows]
-    streams, starts, writer_places, slots = np.array(rows, np.int64).reshape(-1, 4).T.copy()
-    return Items(streams, starts, writer_places, slots, np.array(kept, np.int64))
+def _items(table: Table, chosen: Chosen, sources: Sources) -> Items:
+    """References to windows; `writers` are places of ledgers for now."""
+    windows = chosen.windows
+    streams, places, slots, _ = sources.facts[windows.sources].T.copy()
+    ends = np.empty(len(slots), np.int64)
+    for place in np.unique(places).tolist():
+        mine = places == place
+        ends[mine] = sources.ledger(place).end[slots[mine]]
+    return Items(
+        streams=streams,
+        starts=windows.starts,
+        writers=places,
+        slots=slots,
+        kept=np.minimum(table.owned_rows, ends - 1 - windows.starts),
+        floors=windows.floors,
+        ids=chosen.ids,
+        probabilities=chosen.probabilities,
+    )
+
+
+def _slice(items: Items, rank: int, ranks: int) -> Items:
+    count = len(items.starts) // ranks
+    part = slice(rank * count, (rank + 1) * count)
+    return Items(**{field.name: getattr(items, field.name)[part] for field in fields(items)})

@@ -1,6 +1,6 @@
 """What passes between writers, shards and samplers: a few numbers each, never rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,11 +17,13 @@ class SegmentInfo:
         index: its place among its writer's segments, from 0.
         path: of the file.
         size: of the file, bytes.
+        archived: whether the file is the archive's, which alone removes it.
     """
 
     index: int
     path: str
     size: int = 0
+    archived: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Commit:
         segments: those that hold these rows; a shard may know some already.
         rows_per_segment: rows of each stream in a segment.
         sequence: counts the writer's commits; a number seen before is ignored.
+        changes: by column that a table's windows may not cross, the (slot, row) whose value differs from the row
+            before; complete rows only.
     """
 
     writer: str
@@ -52,20 +56,24 @@ class Commit:
     segments: tuple[SegmentInfo, ...]
     rows_per_segment: int
     sequence: int
+    changes: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """References to the windows of one table in a draw; arrays (B,) of int64.
+    """References to the windows of one table in a draw; arrays (windows,), int64 unless said otherwise.
 
     Args:
         streams: id of each window's stream.
         starts: its first row, not counting the lead.
-        writers: place of its writer in `Draw.writers`. A stream that outlived an actor has two
-            writers, and one draw may hold windows of both.
+        writers: place of its writer in `Draw.writers`. A stream that outlived an actor has two writers, and one draw
+            may hold windows of both.
         slots: of the stream in that writer.
-        kept: leading rows that keep their recorded mask; the others belong to the next window or
-            were open when the draw was formed, and are handed out with mask 0.
+        kept: leading rows that keep their recorded mask; the others belong to the next window or were open when the
+            draw was formed, and are handed out with mask 0.
+        floors: rows before it are not read: the lead repeats this row instead.
+        ids: of the windows, by which priorities are sent back.
+        probabilities: float64, with which each was chosen, per pick.
     """
 
     streams: np.ndarray
@@ -73,6 +81,9 @@ class Items:
     writers: np.ndarray
     slots: np.ndarray
     kept: np.ndarray
+    floors: np.ndarray
+    ids: np.ndarray
+    probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -84,11 +95,9 @@ class Draw:
         writers: names that `Items.writers` counts.
         rows_per_segment: of each of them, in that order.
         segments: path by (writer, index), for every segment that the items touch.
-        oldest: oldest live segment of every live writer; mappings of older ones can be closed.
     """
 
     items: dict[str, Items]
     writers: tuple[str, ...]
     rows_per_segment: tuple[int, ...]
     segments: dict[tuple[str, int], str]
-    oldest: dict[str, int]

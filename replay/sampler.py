@@ -1,25 +1,49 @@
 """A sampler: gathers the rows that shards' draws refer to into batches."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from replay.gather import Plan, plan_of
+from replay.gather import plan_of
+from replay.ids import shard_of
 from replay.messages import Draw, Items
 from replay.schema import Schema, SchemaError
 from replay.segment import Segment
 from replay.table import Table, TableError
 
 Arrays = dict[str, np.ndarray]
+Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+
+ADDED = {"stream": np.int64, "start": np.int64, "item": np.int64, "probability": np.float64}
+"""Columns of a batch that come from the draw, an entry for each window."""
+
+READS_PER_SWEEP = 16
 
 
 @runtime_checkable
 class ShardLike(Protocol):
-    """What a sampler asks of a shard, wherever that is."""
+    """What a sampler asks of a shard whose segments it can map."""
 
     def draw(self, step: int, rank: int = 0, ranks: int = 1) -> Draw:
         """Rank's share of draw `step`."""
+
+    def prioritise(self, table: str, ids: np.ndarray, priorities: np.ndarray) -> None:
+        """Set priorities of windows."""
+
+
+@runtime_checkable
+class FarShard(Protocol):
+    """What a sampler asks of a shard on another machine, which gathers the rows itself."""
+
+    def rows(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Arrays]:
+        """Rank's share of draw `step`, by table and column, as `Sampler.read` returns it."""
+
+    def prioritise(self, table: str, ids: np.ndarray, priorities: np.ndarray) -> None:
+        """Set priorities of windows."""
 
 
 class Sampler:
@@ -31,8 +55,9 @@ class Sampler:
         shards: in the order in which their items are concatenated.
         rank: of this reader among `ranks`.
         ranks: how many readers share each batch.
-        allocate: (shape, dtype) -> array, called once per column; a learner passes one that gives
+        allocate: (shape, dtype) -> array, called once per column and buffer; a learner passes one that gives
             pinned memory.
+        buffers: batches that stay valid: the newest ones.
 
     Raises:
         TableError: a batch does not divide by shards * ranks.
@@ -42,11 +67,12 @@ class Sampler:
         self,
         schema: Schema,
         tables: Mapping[str, Table],
-        shards: Sequence[ShardLike],
+        shards: Sequence[ShardLike | FarShard],
         *,
         rank: int = 0,
         ranks: int = 1,
-        allocate: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+        allocate: Allocate = np.empty,
+        buffers: int = 1,
     ) -> None:
         for name, table in tables.items():
             if table.batch % (len(shards) * ranks):
@@ -54,67 +80,172 @@ class Sampler:
                 raise TableError(f'table "{name}": batch {table.batch} does not divide by {wanted}')
         self._schema, self._tables, self._shards = schema, dict(tables), tuple(shards)
         self._rank, self._ranks = rank, ranks
-        self._mapped: tuple[dict[tuple[str, int], Segment], ...] = tuple({} for _ in shards)
-        self._batches = {name: self._allocate(table, allocate) for name, table in self._tables.items()}
+        self._mapped: tuple[dict[tuple[str, int], _Mapped], ...] = tuple({} for _ in shards)
+        self._buffers = [
+            {name: self._allocate(table, allocate) for name, table in self._tables.items()} for _ in range(buffers)
+        ]
+        self._reads = 0
 
     def read(self, step: int) -> dict[str, Arrays]:
         """This rank's part of batch `step`, by table and column: (B, lead + window, *shape).
 
-        Beside the columns, "stream" and "start" (B,) say where each window came from; start does
-        not count the lead. Lead rows have mask 0, and so have rows that belong to a read-once
-        table's next window; lead rows in front of row 0 repeat row 0.
+        Beside the columns there are, (B,) each: "stream" and "start", where a window came from (start does
+        not count the lead); "item", its id, by which priorities are sent back; "probability", with which it was
+        chosen. Lead rows have mask 0, and so have rows that belong to a read-once
+        table's next window; lead rows in front of a stream's first row, or of a run that windows stay within, repeat
+        that row. Where a table's arity is not 1, all these have it as their second dimension.
 
-        The arrays are filled again by the next read.
+        The arrays are filled again by the next read, or the one after as many as there are buffers.
 
         Raises:
             NotReady: a shard cannot answer yet; reading the same step again is safe.
             SchemaError: a segment's columns are not the sampler's.
         """
-        draws = [shard.draw(step, self._rank, self._ranks) for shard in self._shards]
-        for place, draw in enumerate(draws):
-            self._map(draw, self._mapped[place])
+        batches = self._buffers[self._reads % len(self._buffers)]
+        found = [
+            shard.draw(step, self._rank, self._ranks)
+            if isinstance(shard, ShardLike)
+            else shard.rows(step, self._rank, self._ranks)
+            for shard in self._shards
+        ]
+        for place, part in enumerate(found):
+            if isinstance(part, Draw):
+                self._map(part, self._mapped[place])
             for name in self._tables:
-                self._fill(name, place, draw)
-        return self._batches
+                target = self._part(batches, name, place)
+                if isinstance(part, Draw):
+                    self._fill(name, part, target, self._mapped[place])
+                else:
+                    for column, values in part[name].items():
+                        target[column][:] = values
+        self._reads += 1
+        return batches
+
+    def prioritise(self, table: str, items: np.ndarray, priorities: np.ndarray) -> None:
+        """Send windows' priorities to the shards that hold them; nobody waits for it.
+
+        Args:
+            table: of the windows.
+            items: (n,) ids from a batch's "item".
+            priorities: (n,) finite, at least 0.
+        """
+        places = shard_of(items)
+        for place, shard in enumerate(self._shards):
+            mine = places == place
+            if mine.any():
+                shard.prioritise(table, items[mine], priorities[mine])
 
     def close(self) -> None:
         """Drop every mapping; the batches stay readable."""
         for mapped in self._mapped:
             mapped.clear()
 
-    def _allocate(self, table: Table, allocate: Callable[[tuple[int, ...], np.dtype], np.ndarray]) -> Arrays:
-        items, rows = table.batch // self._ranks, table.lead + table.window
+    def _allocate(self, table: Table, allocate: Allocate) -> Arrays:
+        items = (table.batch // self._ranks, *((table.arity,) if table.arity > 1 else ()))
+        rows = table.lead + table.window
         batch = {
-            name: allocate((items, rows, *column.shape), np.dtype(column.dtype))
+            name: allocate((*items, rows, *column.shape), np.dtype(column.dtype))
             for name, column in self._schema.columns.items()
         }
-        return {**batch, **{name: allocate((items,), np.dtype(np.int64)) for name in ("stream", "start")}}
+        return {**batch, **{name: allocate(items, np.dtype(kind)) for name, kind in ADDED.items()}}
 
-    def _map(self, draw: Draw, mapped: dict[tuple[str, int], Segment]) -> None:
-        for writer, index in list(mapped):
-            if index < draw.oldest.get(writer, index + 1):
-                del mapped[writer, index]
+    def _part(self, batches: Mapping[str, Arrays], name: str, place: int) -> Arrays:
+        """The part of a table's batch that a shard fills."""
+        count = self._tables[name].batch // (self._ranks * len(self._shards))
+        return {column: values[place * count : (place + 1) * count] for column, values in batches[name].items()}
+
+    def _map(self, draw: Draw, mapped: dict[tuple[str, int], "_Mapped"]) -> None:
+        if self._reads % READS_PER_SWEEP == 0:
+            for key in [key for key, segment in mapped.items() if not os.path.exists(segment.path)]:  # noqa: PTH110
+                del mapped[key]
         for key, path in draw.segments.items():
             if key not in mapped:
-                mapped[key] = segment = Segment.open(path)
+                segment = Segment.open(path)
                 if segment.schema != self._schema:
                     raise SchemaError(_difference(path, segment.schema, self._schema))
+                mapped[key] = _Mapped(segment)
 
-    def _fill(self, name: str, place: int, draw: Draw) -> None:
+    def _fill(self, name: str, draw: Draw, target: Arrays, mapped: Mapping[tuple[str, int], "_Mapped"]) -> None:
         table, items = self._tables[name], draw.items[name]
-        count = table.batch // (self._ranks * len(self._shards))
-        part = slice(place * count, (place + 1) * count)
-        batch = {column: values[part] for column, values in self._batches[name].items()}
         plan = plan_of(items, draw, lead=table.lead, window=table.window)
-        for column in self._schema.columns:
-            self._gather(plan, column, batch[column], self._mapped[place])
-        _close_mask(batch["mask"], items, table.lead)
-        batch["stream"][:], batch["start"][:] = items.streams, items.starts
+        segments = [mapped[key] for key in plan.segments]
+        for field, column in self._schema.columns.items():
+            plan.copy([segment.rows[field] for segment in segments], target[field].reshape(-1, *column.shape))
+        _close_mask(target["mask"].reshape(-1, table.lead + table.window), items, table.lead)
+        added = (items.streams, items.starts, items.ids, items.probabilities)
+        for place, values in zip(ADDED, added, strict=True):
+            target[place].reshape(-1)[:] = values
 
-    def _gather(self, plan: Plan, column: str, target: np.ndarray, mapped: Mapping[tuple[str, int], Segment]) -> None:
-        shape = self._schema.columns[column].shape
-        sources = [mapped[key].columns[column].reshape(-1, *shape) for key in plan.segments]
-        plan.copy(sources, target.reshape(-1, *shape))
+
+class _Mapped:
+    """A segment that is mapped, its columns as one sequence of rows, (streams * rows, *shape)."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.path = segment.path
+        self.rows = {
+            name: segment.columns[name].reshape(-1, *column.shape) for name, column in segment.schema.columns.items()
+        }
+
+
+class Gatherer:
+    """Gathers for learners on other machines, beside a shard whose segments it can map.
+
+    Args:
+        schema: of the rows.
+        tables: the shard's.
+        shard: one of `shards`.
+        shards: how many shards share every batch.
+    """
+
+    def __init__(self, schema: Schema, tables: Mapping[str, Table], shard: ShardLike, *, shards: int) -> None:
+        self._schema, self._shard = schema, shard
+        self._tables = {name: replace(table, batch=table.batch // shards) for name, table in tables.items()}
+        self._samplers: dict[tuple[int, int], Sampler] = {}
+
+    def rows(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Arrays]:
+        """The shard's part of the rank's batch; filled again by the rank's next one.
+
+        Raises:
+            NotReady: the shard cannot answer yet.
+        """
+        if (rank, ranks) not in self._samplers:
+            sampler = Sampler(self._schema, self._tables, [self._shard], rank=rank, ranks=ranks)
+            self._samplers[rank, ranks] = sampler
+        return self._samplers[rank, ranks].read(step)
+
+
+class Prefetch:
+    """Reads the next batch while the learner is at the present one, in a thread.
+
+    Only for runs whose actors may be ahead: where they wait for the learner's next version, there is nothing to fetch.
+    A batch is drawn one learner step early, before the priorities that this step sends.
+
+    Args:
+        sampler: with at least two buffers.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+        self._coming: tuple[int, Future[dict[str, Arrays]]] | None = None
+
+    def read(self, step: int) -> dict[str, Arrays]:
+        """As `Sampler.read`; errors of reading ahead are raised by the read that they concern."""
+        coming, self._coming = self._coming, None  # what failed is tried again
+        if coming is None or coming[0] != step:
+            coming = (step, self._thread.submit(self._sampler.read, step))
+        batches = coming[1].result()
+        self._coming = (step + 1, self._thread.submit(self._sampler.read, step + 1))
+        return batches
+
+    def prioritise(self, table: str, items: np.ndarray, priorities: np.ndarray) -> None:
+        """As `Sampler.prioritise`."""
+        self._sampler.prioritise(table, items, priorities)
+
+    def close(self) -> None:
+        """Stop reading ahead; waits for a read in progress."""
+        self._thread.shutdown(cancel_futures=True)
+        self._sampler.close()
 
 
 def _close_mask(mask: np.ndarray, items: Items, lead: int) -> None:

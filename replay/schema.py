@@ -12,7 +12,7 @@ DTYPES = (
     *("int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64"),
 )
-RESERVED = ("stream", "start")  # what the sampler adds to a batch
+RESERVED = ("stream", "start", "row", "item", "probability", "writer")  # what samplers and archives add
 
 
 class SchemaError(ValueError):

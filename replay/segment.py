@@ -1,18 +1,26 @@
 """Segments: preallocated Arrow files in which rows live, viewed by numpy without a copy."""
 
 import errno
+import fcntl
 import mmap
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
+from replay.archive_file import column_values, is_archived, read_checked, rectangle, told
+from replay.columns import array_of
 from replay.schema import Column, Schema
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class StoreError(ValueError):
+    """A folder that is no store, or a store that holds nothing yet."""
 
 
 class StoreFull(OSError):
@@ -26,18 +34,27 @@ class Segment:
     place, and any number of readers see the bytes as they appear; which rows are complete is
     what commits say. Views keep the mapping alive, so a segment may be unlinked while in use.
 
+    An archived segment is read into memory instead, and checked.
+
     Attributes:
-        columns: name to array (streams, rows, *shape); read-only after `open`.
+        columns: name to array (streams, rows, *shape); read-only after `open`, unless it is opened to be written.
+        facts: the file's metadata.
     """
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: Path, *, writable: bool, hold: bool = False) -> None:
         self.path = path
-        self.schema, (self.streams, self.rows), offsets = _layout(path)
-        mapping = _map(path, writable=writable)
-        self.size = len(mapping)
-        self.columns = {
-            name: self._view(mapping, column, offset=offsets[name]) for name, column in self.schema.columns.items()
-        }
+        self.size = path.stat().st_size
+        layout = _layout(path)
+        if layout is None:
+            self._unpack(writable=writable)
+            return
+        self.schema, self.facts, offsets = layout
+        mapping = _map(path, writable=writable, hold=hold)
+        with told(path):
+            self.streams, self.rows = int(self.facts["streams"]), int(self.facts["rows"])
+            self.columns = {
+                name: self._view(mapping, column, offset=offsets[name]) for name, column in self.schema.columns.items()
+            }
 
     @classmethod
     def create(
@@ -72,15 +89,37 @@ class Segment:
         return cls(path, writable=True)
 
     @classmethod
-    def open(cls, path: Path | str) -> "Segment":
-        """An existing segment, read-only; its writer may still be filling it."""
-        return cls(Path(path), writable=False)
+    def open(cls, path: Path | str, *, writable: bool = False, hold: bool = False) -> "Segment":
+        """An existing segment, live or archived; the writer of a live one may still be filling it.
+
+        Args:
+            path: of the file.
+            writable: for its next writer; only a live one can be written.
+            hold: keep its writer from using a live one's memory again, until the last view is gone: see `held`.
+
+        Raises:
+            FileNotFoundError: there is no such file; or, with `hold`, its writer has just taken it back.
+            CorruptSegment: the file is damaged. Of a live one only what says where the columns are is checked, of an
+                archived one every byte.
+            ValueError: an archived segment cannot be written.
+        """
+        return cls(Path(path), writable=writable, hold=hold)
 
     def close(self) -> None:
         """Drop the views; the memory is unmapped once nobody else holds one."""
         self.columns = {}
 
-    def _view(self, mapping: mmap.mmap, column: Column, *, offset: int) -> np.ndarray:
+    def _unpack(self, *, writable: bool) -> None:
+        if writable:
+            raise ValueError(f"{self.path} is archived: its rows are never changed")
+        facts, batch = read_checked(self.path)
+        self.schema, self.facts, self.streams, self.rows = facts.schema, facts.metadata, len(facts.counts), facts.rows
+        self.columns = {
+            name: rectangle(column_values(batch, name, column), facts.counts, facts.rows)
+            for name, column in facts.schema.columns.items()
+        }
+
+    def _view(self, mapping: mmap.mmap | pa.Buffer, column: Column, *, offset: int) -> np.ndarray:
         count = self.streams * self.rows * column.row_bytes
         flat = np.frombuffer(mapping, np.uint8, count, offset).view(column.dtype)
         return flat.reshape(self.streams, self.rows, *column.shape)
@@ -91,39 +130,63 @@ def _write_zeros(path: Path, schema: pa.Schema, rows: int) -> None:
     columns = Schema.from_arrow(schema).columns.values()
     # One block of zeros serves every column: it is untouched memory, so it costs no pages.
     zeros = pa.py_buffer(np.zeros(rows * max(column.row_bytes for column in columns), np.uint8))
-    arrays = [_zero_array(field.type, rows, zeros) for field in schema]
+    arrays = [array_of(field.type, rows, zeros) for field in schema]
     with path.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def _zero_array(kind: pa.DataType, rows: int, zeros: pa.Buffer) -> pa.Array:
-    if not isinstance(kind, pa.FixedShapeTensorType):
-        return pa.Array.from_buffers(kind, rows, [None, zeros])
-    storage = kind.storage_type
-    values = pa.Array.from_buffers(storage.value_type, rows * storage.list_size, [None, zeros])
-    return pa.ExtensionArray.from_storage(kind, pa.Array.from_buffers(storage, rows, [None], children=[values]))
-
-
-def _layout(path: Path) -> tuple[Schema, tuple[int, int], dict[str, int]]:
-    """Schema, (streams, rows), and where in the file each column's values begin."""
-    with pa.memory_map(str(path)) as file:
+def _layout(path: Path) -> tuple[Schema, dict[str, str], dict[str, int]] | None:
+    """Schema, metadata, and where in the file each column's values begin; None: it is archived."""
+    with told(path), pa.memory_map(str(path)) as file:
         base = file.read_buffer(1).address
         file.seek(0)
         reader = pa.ipc.open_file(file)
-        batch, facts = reader.get_batch(0), reader.schema.metadata
+        metadata = reader.schema.metadata or {}
+        if is_archived(metadata):
+            return None
+        batch = reader.get_batch(0)
         offsets = {
             name: column.buffers()[-1].address - base
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         }
-        return Schema.from_arrow(reader.schema), (int(facts[b"streams"]), int(facts[b"rows"])), offsets
+        facts = {key.decode(): value.decode() for key, value in metadata.items()}
+        return Schema.from_arrow(reader.schema), facts, offsets
 
 
-def _map(path: Path, *, writable: bool) -> mmap.mmap:
+def held(path: Path) -> bool:
+    """Whether somebody holds a released segment: then its memory must not be written again, only unlinked.
+
+    It must have lost the name by which readers find it before this is asked: nobody can begin to hold it afterwards.
+    """
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _map(path: Path, *, writable: bool, hold: bool) -> mmap.mmap | pa.Buffer:
+    if not writable and not hold:
+        with pa.memory_map(str(path)) as file:
+            return file.read_buffer()  # unlike mmap it keeps no file open, of which a process can have only so many
     # Populated at once when written: mapping page by page costs the writer a fault per 4 KiB.
     flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if writable else 0)
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     with path.open("r+b" if writable else "rb") as file:
+        if hold:
+            _hold(file, path)
         return mmap.mmap(file.fileno(), 0, flags=flags, prot=protection)
+
+
+def _hold(file: BinaryIO, path: Path) -> None:
+    """Lock a file for as long as it is mapped, and make sure that it still bears its name."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FileNotFoundError(errno.ENOENT, "its writer is taking it back", str(path)) from None
+    if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        raise FileNotFoundError(errno.ENOENT, "its writer has taken it back", str(path))
 
 
 def _store_full(path: Path, wanted: int) -> StoreFull:

@@ -6,110 +6,140 @@ actors to commit. One process owns a shard and calls it from one thread.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from replay.draws import Formed
-from replay.messages import Commit, Draw, NotReady, SegmentInfo
-from replay.selectors import Source, selector_of, share
+from replay.checks import CommitLost, check_batches, check_continues, check_room, check_watched
+from replay.draws import Draws, Formed
+from replay.holding import Holding
+from replay.limiter import check_ratio
+from replay.messages import Commit, Draw, NotReady
+from replay.segments import Archive, Segments
+from replay.sources import Ledger, Sources
+from replay.streams import Streams
 from replay.table import Table, TableError
 
-
-class CommitLost(ValueError):
-    """A commit that does not continue where its writer's previous one ended."""
-
-
-@dataclass(eq=False)
-class _Ledger:
-    """What a shard knows of one writer."""
-
-    name: str
-    rows_per_segment: int
-    sources: tuple[Source, ...]
-    sequence: int = -1
-    segments: dict[int, SegmentInfo] = field(default_factory=dict)
+__all__ = ["CommitLost", "Shard"]
 
 
 class Shard:
     """The index of one part of the store: which rows exist, and which windows each table holds.
 
     It never touches a row. Draws are formed once per step for all ranks, of all tables or none,
-    and stay pinned until every rank has asked for a later step. A segment is unlinked as soon as
+    and stay pinned until every rank is done with them. A segment is released as soon as
     no table, no pinned draw and no lead can read it.
+
+    What it does depends on nothing but its arguments and the calls that change it, in their order. `record` is told of
+    each just before it takes effect; whoever repeats them has the same shard (`replay.recovery`).
 
     Args:
         tables: by name.
         shards: how many shards there are; each answers 1 / shards of every batch.
         index: which of them this one is.
         seed: of the random selections, which depend on (seed, index, table, step) only.
+        max_bytes: of live segments. Beyond it windows leave the tables that remove any, oldest first, and then actors
+            wait. None: no bound.
+        archive: takes sealed segments, and says when they may go; None: they go when nothing reads them.
+
+    Attributes:
+        record: takes (name of a method, arguments).
+        told: hears of every draw that is formed: the shard, the step, the draw.
+        drawn: steps of which draws were formed.
 
     Raises:
         TableError: there is no table, or a batch does not divide by the shards.
     """
 
-    def __init__(self, tables: Mapping[str, Table], *, shards: int = 1, index: int = 0, seed: int) -> None:
+    def __init__(
+        self,
+        tables: Mapping[str, Table],
+        *,
+        shards: int = 1,
+        index: int = 0,
+        seed: int,
+        max_bytes: int | None = None,
+        archive: Archive | None = None,
+    ) -> None:
         if not tables:
             raise TableError("a shard needs at least one table; got none")
-        self._tables, self._shards, self._index, self._seed = dict(tables), shards, index, seed
-        self._check_batches(ranks=1)
-        self._selectors = {name: selector_of(table, shards=shards) for name, table in self._tables.items()}
-        self._ledgers: dict[str, _Ledger] = {}
-        self._owners: dict[int, Source] = {}
-        self._gone: set[str] = set()
-        self._draws: dict[int, Formed] = {}
-        self._asked: dict[int, int] = {}
-        self._ranks = 1
-        self._births = 0
-        self._counts = {"rows_committed": 0, "commits_repeated": 0, "commits_stale": 0}
+        self.tables, self.shards, self.index = dict(tables), shards, index
+        self._seed, self.max_bytes = seed, max_bytes
+        check_batches(self.tables, shards=shards, ranks=1)
+        self.sources = Sources()
+        self.segments = Segments(self.sources, archive)
+        self.holdings = {
+            name: Holding(table, self.sources, shards=shards, index=index) for name, table in self.tables.items()
+        }
+        self.record: Callable[[tuple], None] = _nobody
+        self.told: Callable[[Shard, int, Formed], None] = _nobody
+        self.drawn = 0
+        self.streams = Streams(self.tables, self.sources)
+        self._draws = Draws()
+        self._counts = {"rows_committed": 0, "commits_repeated": 0, "commits_stale": 0, "rows_dropped": 0}
 
-    def commit(self, commit: Commit) -> None:
+    def commit(self, commit: Commit) -> bool:
         """Take note of new rows; a repeated commit is ignored and counted.
 
         A writer that is new to the shard takes its streams over: windows that the earlier writer
         completed stay, its unfinished ones are dropped, and what it still sends is ignored.
 
+        Returns:
+            Whether it was new.
+
         Raises:
             CommitLost: rows between the writer's previous commit and this one are unknown.
+            StoreFull: `max_bytes` do not hold the windows that a draw waits for.
+            TableError: windows stay within a column that the writer does not watch.
         """
-        ledger = self._ledger(commit)
+        ledger = self.segments.ledgers.get(commit.writer)
+        if ledger is None and self.segments.gone(commit.writer):
+            self._counts["commits_stale"] += 1
+            self.segments.refuse(commit)
+            return False
+        if ledger is not None and commit.sequence <= ledger.sequence:
+            self._counts["commits_repeated"] += 1
+            return False
         if ledger is None:
-            return
-        for source, begin in zip(ledger.sources, commit.begins, strict=True):
-            if begin >= source.end and not source.retired:
-                text = f"{commit.writer}: commit {commit.sequence} begins at row {begin} of stream {source.stream}, "
-                raise CommitLost(text + f"wanted at most {source.end - 1}: a commit was lost; restart this writer")
-        ledger.sequence = commit.sequence
-        ledger.segments.update((segment.index, segment) for segment in commit.segments)
-        for source, end in zip(ledger.sources, commit.ends, strict=True):
-            if not source.retired:
-                self._extend(source, end, commit.version)
-        self._release(ledger)
+            check_watched(self.tables, commit)
+        else:
+            check_continues(ledger, commit)
+        self.segments.collect()
+        self.record(("commit", commit))
+        if ledger is None:
+            ledger = self.segments.welcome(commit)
+            self.streams.welcome(ledger, version=commit.version)
+        self._note(ledger, commit)
+        return True
 
     def admits(self) -> bool:
-        """Whether actors may write on: no fifo table is full."""
-        return not any(
-            table.reads_once and self._selectors[name].held >= share(table.capacity_windows, self._shards)
-            for name, table in self._tables.items()
-        )
+        """Whether actors may write on: no table is full of windows to be read, or ahead of its ratio.
+
+        Ahead of a ratio, and beyond `max_bytes`, they wait only while learners can draw: else all would wait.
+        """
+        holdings = self.holdings.values()
+        if any(holding.full() for holding in holdings):
+            return False
+        ahead = self._crowded() or any(holding.limiter.ahead() for holding in holdings)
+        return not ahead or bool(self.missing(self.drawn))
 
     def missing(self, step: int) -> str:
         """Why draw `step` cannot be answered yet; "" when it can."""
-        if step in self._draws:
-            return ""
-        for name, table in self._tables.items():
-            held, wanted = self._selectors[name].held, share(table.min_windows, self._shards)
-            if held < wanted:
-                return f'table "{name}" holds {held} of {wanted} windows'
+        if step not in self._draws.formed:
+            for name, holding in self.holdings.items():
+                if text := holding.missing():
+                    return f'table "{name}" {text}'
         return ""
 
-    def draw(self, step: int, rank: int = 0, ranks: int = 1) -> Draw:
+    def draw(self, step: int, rank: int = 0, ranks: int = 1, *, done: int | None = None) -> Draw:
         """Rank's share of draw `step`; asking again gives the same answer.
 
-        Asking for a step acknowledges this rank's earlier ones: their rows may go once all
-        ranks have done so.
+        Args:
+            step: which draw.
+            rank: of the asking reader among `ranks`.
+            ranks: how many share every draw.
+            done: the rank has read all draws before this one: their rows may go once all ranks have. None: `step`.
 
         Raises:
             NotReady: a table holds too few windows; nothing was drawn from any.
@@ -117,120 +147,148 @@ class Shard:
         """
         if not 0 <= rank < ranks:
             raise ValueError(f"rank is {rank}: wanted 0 to {ranks - 1}")
-        self._check_batches(ranks=ranks)
-        self._acknowledge(step, rank, ranks)
-        if step not in self._draws:
-            missing = self.missing(step)
-            if missing:
+        check_batches(self.tables, shards=self.shards, ranks=ranks)
+        if (before := self._draws.read(step if done is None else done, rank, ranks)) is not None:
+            self.finish(before)
+        if step not in self._draws.formed:
+            if missing := self.missing(step):
                 raise NotReady(missing)
-            self._draws[step] = self._form(step)
-        rows = {name: ledger.rows_per_segment for name, ledger in self._ledgers.items()}
-        paths = {name: ledger.segments for name, ledger in self._ledgers.items()}
-        return self._draws[step].for_rank(rank, ranks, rows_per_segment=rows, segments=paths)
+            self.form(step)
+        return self._draws.formed[step].for_rank(rank, ranks, self.sources)
+
+    def form(self, step: int) -> Formed:
+        """Choose the windows of a draw; all tables must be ready."""
+        self.segments.collect()
+        self.record(("form", step))
+        chosen = {}
+        for name, holding in self.holdings.items():
+            # crc32, because Python's own hash of a string differs from process to process.
+            rng = np.random.default_rng([self._seed, self.index, zlib.crc32(name.encode()), step])
+            holding.settle()
+            chosen[name] = holding.draw(rng)
+        formed = self._draws.formed[step] = Formed(self.tables, chosen, self.sources)
+        for name, holding in self.holdings.items():
+            holding.leave(chosen[name])
+        self.drawn = max(self.drawn, step + 1)
+        self.segments.release(self.streams.floors())
+        self.told(self, step, formed)
+        return formed
+
+    def finish(self, before: int) -> None:
+        """Drop the draws before a step: every rank has read them."""
+        self.record(("finish", before))
+        self._draws.drop(before, self.sources)
+        self.segments.release(self.streams.floors())
+
+    def prioritise(self, table: str, ids: np.ndarray, priorities: np.ndarray) -> None:
+        """Set priorities of windows by their ids, (n,) each; ids whose window has left are counted.
+
+        Raises:
+            TableError: there is no such table.
+            ValueError: a priority is negative, not finite or too large.
+        """
+        holding = self._holding(table)
+        ids, priorities = np.asarray(ids, np.int64), np.asarray(priorities, np.float64)
+        holding.check(priorities)
+        self.record(("prioritise", table, ids, priorities))
+        holding.prioritise(ids, priorities)
+
+    def limit(self, table: str, limits: Mapping[str, Any]) -> None:
+        """Change a table's `min_items`, `samples_per_insert` or `tolerance` from now on.
+
+        Raises:
+            TableError: there is no such table or field, or a number is out of range.
+        """
+        holding = self._holding(table)
+        changed = holding.table.with_limits(limits)
+        check_ratio(changed)
+        self.record(("limit", table, limits))
+        self.tables[table] = holding.table = changed
+        holding.limiter.change(changed, shards=self.shards, held=holding.held)
+
+    def retire(self, writer: str) -> None:
+        """Give up a writer that is dead and not replaced: its unfinished windows are dropped, its rows may go."""
+        ledger = self.segments.ledgers.get(writer)
+        if ledger is not None:
+            self.record(("retire", writer))
+            self.streams.retire(ledger, np.flatnonzero(ledger.owns))
+            self.segments.release(self.streams.floors())
 
     def statistics(self) -> dict[str, float]:
         """Counts since the start, and what is held now, by name."""
-        segments = [segment for ledger in self._ledgers.values() for segment in ledger.segments.values()]
-        numbers: dict[str, float] = {name: float(count) for name, count in self._counts.items()}
-        numbers |= {"segments": float(len(segments)), "bytes": float(sum(segment.size for segment in segments))}
-        for name, selector in self._selectors.items():
-            numbers[f"{name}/windows"] = float(selector.held)
-            numbers[f"{name}/rows_dropped"] = float(selector.dropped)
+        numbers = {name: float(count) for name, count in self._counts.items()} | self.segments.statistics()
+        for name, holding in self.holdings.items():
+            numbers |= {f"{name}/{count}": float(value) for count, value in holding.counts.items()}
+            numbers |= {f"{name}/windows": float(holding.held), f"{name}/balance": holding.limiter.balance}
+            numbers[f"{name}/rows_dropped"] = float(self.streams.dropped(name))
         return numbers
 
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Counts and edges by "table/priority" and "table/age": see `Holding.histograms`."""
+        return {
+            f"{name}/{what}": histogram
+            for name, holding in self.holdings.items()
+            for what, histogram in holding.histograms().items()
+        }
+
     def close(self) -> None:
-        """Unlink every segment that was committed here."""
-        for ledger in self._ledgers.values():
-            for segment in ledger.segments.values():
-                Path(segment.path).unlink(missing_ok=True)
-        self._gone |= set(self._ledgers)
-        self._ledgers, self._owners, self._draws = {}, {}, {}
+        """Give every segment that was committed here to the archive, or remove it."""
+        self.segments.close()
+        self._draws = Draws()
 
-    def _check_batches(self, *, ranks: int) -> None:
-        for name, table in self._tables.items():
-            if table.batch % (self._shards * ranks):
-                text = f'table "{name}": batch {table.batch} does not divide by {self._shards} shards * {ranks} ranks'
-                raise TableError(text)
+    def __getstate__(self) -> dict[str, Any]:
+        """All but those who listen: they belong to a process."""
+        return self.__dict__ | {"record": _nobody, "told": _nobody}
 
-    def _ledger(self, commit: Commit) -> _Ledger | None:
-        """The ledger that a commit belongs to; None when there is nothing to note."""
-        known = self._ledgers.get(commit.writer)
-        if known is not None and commit.sequence > known.sequence:
-            return known
-        if known is not None:
-            self._counts["commits_repeated"] += 1
-        elif commit.writer in self._gone:
-            self._counts["commits_stale"] += 1
-            for segment in commit.segments:
-                Path(segment.path).unlink(missing_ok=True)
-        else:
-            return self._welcome(commit)
-        return None
+    def begin_anew(self) -> None:
+        """After all writers and learners have died: nobody adds to what is there, and nobody is owed a draw.
 
-    def _welcome(self, commit: Commit) -> _Ledger:
-        """Start the ledger of a new writer, which takes its streams from earlier ones."""
-        sources = tuple(
-            Source(stream, commit.writer, slot, self._births + slot, first=begin, end=begin + 1)
-            for slot, (stream, begin) in enumerate(zip(commit.streams, commit.begins, strict=True))
-        )
-        self._births += len(sources)
-        ledger = self._ledgers[commit.writer] = _Ledger(commit.writer, commit.rows_per_segment, sources)
-        former = {self._owners[source.stream].writer for source in sources if source.stream in self._owners}
-        for source in sources:
-            self._retire(source.stream)
-            self._owners[source.stream] = source
-        for name in sorted(former):
-            self._release(self._ledgers[name])
-        return ledger
+        What was to be read once belongs to the past and is dropped; the rest stays as it was.
+        """
+        for name, holding in self.holdings.items():
+            holding.settle()
+            if holding.table.read_limit:
+                self._counts["rows_dropped"] += holding.held * self.tables[name].stride_rows
+                holding.remove(holding.live()[0])
+        self._draws.drop(None, self.sources)
+        self.streams.retire_all(self.segments.ledgers)
+        self.segments.release(self.streams.floors())
 
-    def _retire(self, stream: int) -> None:
-        source = self._owners.get(stream)
-        if source is not None:
-            source.retired = True
-            for selector in self._selectors.values():
-                selector.retire(source)
+    def adopt(self, ledger: Ledger) -> Ledger:
+        """Take over the rows of another shard's writer, who is dead; its windows are inserted next."""
+        adopted = self.segments.adopt(ledger)
+        self.streams.adopt(adopted)
+        return adopted
 
-    def _extend(self, source: Source, end: int, version: int) -> None:
-        begin = source.end - 1
-        source.end = max(source.end, end)
-        self._counts["rows_committed"] += source.end - 1 - begin
-        for selector in self._selectors.values():
-            selector.extend(source, begin, version=version)
+    def _holding(self, table: str) -> Holding:
+        if table not in self.holdings:
+            raise TableError(f'there is no table "{table}": the store has {", ".join(self.holdings)}')
+        return self.holdings[table]
 
-    def _form(self, step: int) -> Formed:
-        windows = {}
-        for name, table in self._tables.items():
-            # crc32, because Python's own hash of a string differs from process to process.
-            rng = np.random.default_rng([self._seed, self._index, zlib.crc32(name.encode()), step])
-            windows[name] = self._selectors[name].take(table.batch // self._shards, rng)
-        return Formed(self._tables, windows)
+    def _note(self, ledger: Ledger, commit: Commit) -> None:
+        ledger.sequence = commit.sequence
+        rows = self.streams.extend(ledger, commit, lambda name, new: self.holdings[name].add(new, commit.version))
+        self._counts["rows_committed"] += rows
+        self.segments.note(ledger, commit)
+        self.segments.release(self.streams.floors())
+        if self.max_bytes is not None and self.segments.live_bytes > self.max_bytes:
+            self._shrink(self.max_bytes)
 
-    def _acknowledge(self, step: int, rank: int, ranks: int) -> None:
-        if ranks != self._ranks:
-            self._asked, self._ranks = {}, ranks
-        self._asked[rank] = step
-        oldest = min(self._asked.values()) if len(self._asked) == ranks else None
-        finished = [formed for formed in self._draws if oldest is not None and formed < oldest]
-        for formed in finished:
-            del self._draws[formed]
-        if finished:
-            for ledger in list(self._ledgers.values()):
-                self._release(ledger)
+    def _crowded(self) -> bool:
+        """Whether segments take too much, and some of it will go: archived at last, or when windows have been read."""
+        leaving = self.segments.leaving_bytes
+        if self.max_bytes is None or self.segments.live_bytes + leaving <= self.max_bytes:
+            return False
+        return leaving > 0 or any(holding.table.read_limit and holding.held for holding in self.holdings.values())
 
-    def _release(self, ledger: _Ledger) -> None:
-        """Unlink the writer's segments that nothing can read any more."""
-        needed = [row for source in ledger.sources for row in self._needed(source)]
-        oldest = min(needed) // ledger.rows_per_segment if needed else None
-        for index in [index for index in ledger.segments if oldest is None or index < oldest]:
-            Path(ledger.segments.pop(index).path).unlink(missing_ok=True)
-        if oldest is None:
-            del self._ledgers[ledger.name]
-            self._gone.add(ledger.name)
+    def _shrink(self, most: int) -> None:
+        """Let windows leave until the live segments are small enough."""
+        shrinking = [holding for holding in self.holdings.values() if holding.table.removal != "wait"]
+        while self.segments.live_bytes > most and sum(holding.shrink() for holding in shrinking):
+            self.segments.release(self.streams.floors())
+        if self.segments.live_bytes > most and not self._draws.formed:
+            check_room(self.segments.live_bytes, most, self.missing(self.drawn))
 
-    def _needed(self, source: Source) -> Iterator[int]:
-        """The oldest row of the source for each of those that may still read it."""
-        if not source.retired:
-            yield source.end - 1
-        rows = [selector.needs(source) for selector in self._selectors.values()]
-        rows += [formed.needs(source) for formed in self._draws.values()]
-        yield from (row for row in rows if row is not None)
+
+def _nobody(*told: object) -> None:
+    """Where nobody listens."""

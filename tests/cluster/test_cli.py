@@ -32,7 +32,7 @@ def test_too_little_shows_the_help(arguments: list[str], contrail: Contrail) -> 
         (["trian"], "no command 'trian': did you mean train?"),
         (["zzz"], "no command 'zzz': see contrail --help"),
         (["train", "curl_pp"], "no recipe 'curl_pp': did you mean curl_ppo?"),
-        (["train", "zzz"], "no recipe 'zzz': there are cpc_ppo, curl_ppo, ppo, or my_file.py:function"),
+        (["train", "zzz"], "no recipe 'zzz': there are clone, cpc_ppo, curl_ppo, ppo, or my_file.py:function"),
         (["evaluate", "nowhere", "--episodes", "0"], "--episodes is 0, wanted at least 1"),
         (["evaluate", "no/where"], "there is no run no/where"),
         (["resume", "no/where"], "there is no run no/where"),

@@ -6,7 +6,8 @@ import pytest
 import ray
 
 from actors.environments import EnvironmentFailed
-from cluster.distributed import Distributed, ProcessDied
+from cluster.distributed import Distributed
+from cluster.embedded import ProcessDied
 from cluster.experiment import Experiment, Topology
 from recipes.ppo import ppo
 from tests.cluster.worlds import same, weights_after, world_of
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarni
 @pytest.fixture(scope="module", autouse=True)
 def one_ray():
     """One Ray for all tests here, started as a run starts its own."""
-    from cluster.distributed import start_ray
+    from cluster.embedded import start_ray
 
     start_ray("")
     yield

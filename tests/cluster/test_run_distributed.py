@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.distributed import Distributed, ProcessDied, start_ray
+from cluster.distributed import Distributed
+from cluster.embedded import ProcessDied, start_ray
 from cluster.experiment import ExperimentError, Topology
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder
@@ -201,7 +202,7 @@ def pid_of(world: Distributed, wanted: str) -> int:
     return ray.get(process.pid.remote())
 
 
-@pytest.mark.parametrize("name", ["actor-1", "shard-0", "learner-0", "learner-1", "the weight channel"])
+@pytest.mark.parametrize("name", ["actor-1", "learner-0", "learner-1", "the weight channel"])
 def test_a_process_that_is_killed_is_named(name: str, one_ray: None, tmp_path: Path) -> None:
     experiment = ppo(envs=4, rows=16, epochs=2, topology=Topology(actors=2, learners=2))
     world = world_of(experiment, tmp_path)

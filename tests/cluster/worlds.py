@@ -8,16 +8,22 @@ from cluster.distributed import Distributed
 from cluster.experiment import Experiment, Spaces
 from cluster.world import Local
 from learners import checkpoint
+from replay.archive import Codec
+from replay.opening import Places, next_start
 
 
-def world_of(experiment: Experiment, folder: Path, *, resume: Path | None = None) -> Local | Distributed:
+def world_of(
+    experiment: Experiment, folder: Path, *, resume: Path | None = None, rows: Codec = "none"
+) -> Local | Distributed:
     experiment = experiment.checked()
     spaces = Spaces.of(experiment.environment)
     segments = folder / "segments"
     segments.mkdir(exist_ok=True, parents=True)
+    kept = folder / "replay"
+    places = Places(live=segments, kept=kept, start=next_start(kept), rows=rows)
     if experiment.topology.local:
-        return Local(experiment, spaces, replay_folder=segments, resume=resume)
-    return Distributed(experiment, spaces, replay_folder=segments, logs=folder / "logs", resume=resume)
+        return Local(experiment, spaces, places=places, resume=resume)
+    return Distributed(experiment, spaces, places=places, logs=folder / "logs", resume=resume)
 
 
 def weights_after(experiment: Experiment, folder: Path, advances: int, *, resume: Path | None = None) -> dict:

@@ -9,6 +9,7 @@ import torch
 from cluster.experiment import Experiment, Spaces, Topology
 from cluster.world import Advance, Local
 from recipes.cpc_ppo import cpc_ppo
+from replay.opening import Places
 
 HERE = Topology(actors=1, learners=1, gpus_per_learner=0, local=True)
 
@@ -19,7 +20,8 @@ def small(**changes) -> Experiment:
 
 def advances(experiment: Experiment, folder: Path, *, steps: int, sharpen: float = 1.0) -> list[Advance]:
     """Learner steps in this process, with the first policy's logits multiplied by `sharpen`."""
-    with Local(experiment, Spaces.of(experiment.environment), replay_folder=folder) as world:
+    places = Places(live=folder / "live", kept=folder / "kept")
+    with Local(experiment, Spaces.of(experiment.environment), places=places) as world:
         with torch.no_grad():
             world.learner.model.policy.linear.weight.mul_(sharpen)
         world.learner.announce()
@@ -57,7 +59,8 @@ def test_without_the_contrast_it_is_plain_recurrent_ppo(tmp_path: Path) -> None:
 def mean_return(experiment: Experiment, folder: Path) -> float:
     """Of the last tenth of a run's episodes."""
     totals: list[float] = []
-    with Local(experiment, Spaces.of(experiment.environment), replay_folder=folder) as world:
+    places = Places(live=folder / "live", kept=folder / "kept")
+    with Local(experiment, Spaces.of(experiment.environment), places=places) as world:
         steps = 0
         while steps < experiment.steps:
             advance = world.advance()

@@ -14,6 +14,10 @@ def windows(shard: Shard, step: int, name: str = "fresh", **rank) -> list[tuple[
     return list(zip(items.streams.tolist(), items.starts.tolist(), strict=True))
 
 
+def arrow_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.arrow"))
+
+
 def test_a_window_is_ready_when_its_last_row_is_open(tmp_path: Path):
     shard = Shard({"fresh": PPO}, seed=0)
     hand = Hand("a", [3, 1], tmp_path, shard.commit)
@@ -96,15 +100,32 @@ def test_ranks_share_one_draw_and_hold_its_rows_until_all_are_done(tmp_path: Pat
     assert not (tmp_path / "a-000000.arrow").exists()
 
 
+def test_draws_that_were_asked_for_early_keep_the_earlier_ones(tmp_path: Path):
+    """A rank may ask for the next draw while it still reads this one."""
+    shard = Shard({"fresh": PPO}, seed=0)
+    hand = Hand("a", [0, 1], tmp_path, shard.commit, rows_per_segment=4)
+    for _ in range(4):
+        hand.block(4)
+    assert windows(shard, 0, done=0) == [(0, 0), (1, 0)]
+    assert windows(shard, 1, done=0) == [(0, 4), (1, 4)]
+    assert windows(shard, 2, done=0) == [(0, 8), (1, 8)]
+    assert windows(shard, 0, done=0) == [(0, 0), (1, 0)]
+    assert (tmp_path / "a-000000.arrow").exists()
+    assert windows(shard, 2, done=1) == [(0, 8), (1, 8)]
+    assert not (tmp_path / "a-000000.arrow").exists()
+    assert (tmp_path / "a-000001.arrow").exists()
+    assert windows(shard, 1, done=1) == [(0, 4), (1, 4)]
+
+
 def test_uniform_keeps_the_newest_and_draws_each_once(tmp_path: Path):
     shard = Shard({"any": Table(batch=6, window=2, capacity=6, select="uniform")}, seed=0)
     hand = Hand("a", [0, 1], tmp_path, shard.commit, rows_per_segment=4)
     for version in range(4):
         hand.block(4, version=version)
-    held = {(0, 14), (0, 15), *((1, start) for start in range(12, 16))}  # of one version, low streams leave first
+    held = {(stream, start) for stream in (0, 1) for start in (13, 14, 15)}
     assert set(windows(shard, 0, "any")) == held
     assert shard.statistics()["any/windows"] == 6
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-000003.arrow", "a-000004.arrow"]
+    assert arrow_files(tmp_path) == ["a-000003.arrow", "a-000004.arrow"]
 
 
 def test_uniform_draws_are_even(tmp_path: Path):
@@ -179,7 +200,7 @@ def test_a_restarted_writer_takes_over(tmp_path: Path):
     sampler = Sampler(SCHEMA, {"fresh": Table(batch=2, window=4)}, [shard])
     assert sampler.read(0)["fresh"]["observation.place"][:, :, 1].tolist() == [[0, 1, 2, 3]] * 2
     sampler.read(1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.1-000000.arrow", "a.1-000001.arrow"]
+    assert arrow_files(tmp_path) == ["a.1-000000.arrow", "a.1-000001.arrow"]
     old.block(6)
     assert shard.statistics()["commits_stale"] == 1
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("a.0")) == []

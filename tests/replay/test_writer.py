@@ -89,9 +89,9 @@ def test_close_unlinks_what_no_commit_named(tmp_path: Path):
     hand.block(2)
     for _ in range(4):
         hand.append()
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.arrow"))) == 2
     hand.writer.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["a-000000.arrow"]
+    assert [path.name for path in tmp_path.glob("*.arrow")] == ["a-000000.arrow"]
 
 
 def test_a_name_is_used_once(tmp_path: Path):

@@ -1,0 +1,54 @@
+"""From flags to an experiment: those of the command line, and those that a run recorded."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from cluster.experiment import Experiment
+from cluster.recipe import Recipe, RecipeError, called, find_recipe
+from cluster.run import RunOptions
+from cluster.run_folder import RunFolder, RunFolderError
+
+
+def parse(recipe: str, flags: list[str]) -> tuple[Experiment, RunOptions]:
+    """The experiment and the run's options that a recipe and its flags give; exits with code 2 on a bad flag."""
+    command = with_options(find_recipe(recipe), recipe)
+    experiment, options = tyro.cli(command, args=flags, prog=f"contrail train {recipe}")
+    return experiment.checked(), options
+
+
+def recorded(folder: RunFolder) -> tuple[str, Experiment, RunOptions]:
+    """The recipe, experiment and options of an existing run.
+
+    Raises:
+        RunFolderError: its description is damaged.
+    """
+    description = folder.load_experiment()
+    try:
+        recipe, arguments = description["recipe"], description["arguments"]
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(f"{folder.path}/experiment.json is damaged ({error}): start a new run") from error
+    return recipe, *parse(recipe, arguments)
+
+
+def with_options(recipe: Recipe, name: str) -> Callable[..., tuple[Experiment, RunOptions]]:
+    """A recipe that also takes the run's options, as --run.* flags."""
+
+    def command(*, run: RunOptions, **arguments: Any) -> tuple[Experiment, RunOptions]:
+        return called(recipe, name, **arguments), run
+
+    try:
+        signature = inspect.signature(recipe, eval_str=True)
+    except NameError as error:
+        raise RecipeError(f"recipe {name} has an annotation that stands for nothing: {error}") from error
+    if "run" in signature.parameters:
+        raise RecipeError(f"recipe {name} has a flag `run`, where the run's own options are: rename it")
+    option = inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=RunOptions, default=RunOptions())
+    keywords = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+    parameters = [*keywords, option]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    command.__doc__ = inspect.getdoc(recipe)
+    return command

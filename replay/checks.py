@@ -1,0 +1,70 @@
+"""Checks: what a shard refuses, in the words that it uses."""
+
+import errno
+from collections.abc import Mapping
+
+import numpy as np
+
+from replay.messages import Commit
+from replay.segment import StoreFull
+from replay.sources import Ledger
+from replay.table import Table, TableError, watched
+
+
+class CommitLost(ValueError):
+    """A commit that does not continue where its writer's previous one ended."""
+
+
+def check_batches(tables: Mapping[str, Table], *, shards: int, ranks: int) -> None:
+    """Refuse batches that cannot be shared evenly.
+
+    Raises:
+        TableError: a batch does not divide by shards * ranks.
+    """
+    for name, table in tables.items():
+        if table.batch % (shards * ranks):
+            text = f'table "{name}": batch {table.batch} does not divide by {shards} shards * {ranks} ranks'
+            raise TableError(text)
+
+
+def check_watched(tables: Mapping[str, Table], commit: Commit) -> None:
+    """Refuse a writer that does not tell what the tables have to know.
+
+    Raises:
+        TableError: windows stay within a column that it does not watch.
+    """
+    if missing := [column for column in watched(tables) if column not in commit.changes]:
+        text = f'{commit.writer} does not watch column "{missing[0]}", which windows stay within'
+        raise TableError(f"{text}: make the writer with watch=watched(tables)")
+
+
+def check_room(taken: int, most: int, missing: str) -> None:
+    """Refuse to go on when there is too little room for what a draw still waits for.
+
+    Args:
+        taken: bytes that live segments take.
+        most: bytes that they may take.
+        missing: what a draw waits for; "": nothing.
+
+    Raises:
+        StoreFull: it does wait, and nothing more can go.
+    """
+    if missing:
+        text = f"live segments take {taken:,} bytes of {most:,} allowed, and a draw still waits: {missing}; "
+        raise StoreFull(errno.ENOSPC, text + "lower the tables' windows or batch, or allow more")
+
+
+def check_continues(ledger: Ledger, commit: Commit) -> None:
+    """Refuse a commit after one that never came.
+
+    Raises:
+        CommitLost: rows between the writer's previous commit and this one are unknown.
+    """
+    gaps = np.flatnonzero((np.array(commit.begins) >= ledger.end) & ledger.owns)
+    if len(gaps):
+        slot = int(gaps[0])
+        text = f"{commit.writer}: commit {commit.sequence} begins at row {commit.begins[slot]} of stream "
+        wanted = (
+            f"{ledger.streams[slot]}, wanted at most {ledger.end[slot] - 1}: a commit was lost; restart this writer"
+        )
+        raise CommitLost(text + wanted)
