@@ -16,6 +16,7 @@ import tyro
 from cluster.distributed import Distributed
 from cluster.experiment import Spaces, Topology
 from recipes.curl_ppo import curl_ppo
+from replay.opening import Places
 
 
 def measure(
@@ -43,7 +44,8 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         segments = Path(folder) / "segments"
         segments.mkdir()
-        with Distributed(experiment, spaces, replay_folder=segments, logs=Path(folder) / "logs") as world:
+        places = Places(live=segments, kept=Path(folder) / "replay", rows="lz4")
+        with Distributed(experiment, spaces, places=places, logs=Path(folder) / "logs") as world:
             for _ in range(warm_up):
                 before = world.advance().steps
             started = time.perf_counter()
