@@ -5,6 +5,11 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
+
+# Before any group is formed: its functions take the group there is when they are defined for their default, and whoever
+# imports it later (torch's optimisers do) would keep that group, and its threads, alive beyond `leave`. A thread that
+# still wants the interpreter when that ends brings the process down.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from learners.shared_sum import SharedSum, one_host
@@ -90,6 +95,6 @@ def join(address: str, rank: int, size: int, *, device: torch.device, seconds: f
 
 
 def leave() -> None:
-    """Leave the group, if this process is in one."""
+    """Leave the group, if this process is in one; its threads end."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
