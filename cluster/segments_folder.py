@@ -43,7 +43,8 @@ def segments_folder(
         wanted: bytes that it should have room for, at least.
         rows: how the run's log compresses rows; "none": it keeps none.
         kept_bytes: what the log may take; None: no bound.
-        go_on: take over what an earlier start of the run left when it was killed; else that is removed, too.
+        go_on: take over what an earlier start of the run left when it was killed; else that is removed, too. Either way
+            the run's log has all its rows first.
     """
     place = run / "replay" / "segments"
     left = place.resolve() if go_on and place.is_dir() else None
@@ -52,6 +53,9 @@ def segments_folder(
         _end(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     with _held(place, left, wanted, run.name) as folder:
+        if left is not None:
+            # Before its shards are made again as they were at a checkpoint: they do not know of rows that came later.
+            _salvage(folder)
         owner = {"log": str((run / "replay" / "log").resolve()), "rows": rows, "kept_bytes": kept_bytes}
         (folder / OWNER).write_text(json.dumps(owner))
         try:
@@ -98,18 +102,26 @@ def _end(folder: Path) -> None:
     Raises:
         StoreFull: there is no room for it; the folder stays.
     """
+    _salvage(folder)
+    _remove(folder)
+
+
+def _salvage(folder: Path) -> None:
+    """Archive what a run's log lacks of its live segments.
+
+    Raises:
+        StoreFull: there is no room for it.
+    """
     try:
         owner = json.loads((folder / OWNER).read_text())
         log, rows, kept_bytes = Path(owner["log"]), owner["rows"], owner["kept_bytes"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):  # nobody wrote rows there
-        _remove(folder)
         return
     if rows != "none" and log.parent.is_dir():
         _, problems = salvage(folder, log, rows)
         for problem in problems:
             print(f"contrail: {problem}", file=sys.stderr)
         expire(log, kept_bytes)
-    _remove(folder)
 
 
 def _has_room(wanted: int) -> bool:

@@ -224,7 +224,7 @@ from cluster.run import RunOptions, train
 from cluster.run_folder import RunFolder
 from tests.cluster.test_durable import endless
 experiment = endless().checked()
-options = RunOptions(checkpoint_seconds=0.0)
+options = RunOptions(checkpoint_seconds=0.5)
 train(experiment, Spaces.of(experiment.environment), RunFolder(Path(sys.argv[1])), options, title="killed")
 """
 
@@ -234,16 +234,23 @@ def test_what_a_killed_run_held_is_there_when_it_is_resumed(tmp_path: Path) -> N
     experiment = endless().checked()
     folder = RunFolder.create(tmp_path / "run")
     with subprocess.Popen([sys.executable, "-c", KILLED, str(folder.path)]) as process:
-        wait_for(lambda: (folder.path / "metrics.jsonl").stat().st_size > 40_000)
+        wait_for(lambda: (folder.path / "metrics.jsonl").stat().st_size > 40_000 and folder.checkpoints())
         process.kill()
-    assert Store.open(folder.path).dataset().count_rows() > 0
+    before = rows_in(folder.path)
     steps = int(folder.latest().name)
     shorter = replace(experiment, steps=steps + 600)
     train(shorter, Spaces.of(experiment.environment), folder, RunOptions(), title="resumed", resume=True)
     rows = [row for row in read_metrics(folder.path) if row["step"] > steps]
     assert rows[0]["replay/history/windows"] > 1000  # not only what came since
-    writers = set(Store.open(folder.path).dataset().to_table(["writer"])["writer"].to_pylist())
-    assert {name.rpartition(".")[2] for name in writers} == {"0", "1"}
+    after = rows_in(folder.path)
+    assert before <= after  # those that came after the checkpoint, too
+    assert {writer.rpartition(".")[2] for writer, _, _ in after} == {"0", "1"}
+
+
+def rows_in(run: Path) -> set[tuple[str, int, int]]:
+    """Writer, stream and row of all that a run's store holds."""
+    places = Store.open(run).dataset().to_table(["writer", "stream", "row"])
+    return set(zip(*(column.to_pylist() for column in places.columns), strict=True))
 
 
 def wait_for(true, seconds: float = 60.0) -> None:
