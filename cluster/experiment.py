@@ -1,7 +1,6 @@
 """The whole description of a run: a method as five values, and where it runs."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +9,7 @@ import torch
 
 from actors.environments import Environment, environment_seeds
 from actors.spaces import columns_of
+from cluster.topology import LEAST, Topology
 from learners.gradient import Gradient
 from learners.model import ActorCritic, Model
 from learners.objective import Objective
@@ -23,59 +23,10 @@ class ExperimentError(ValueError):
     """An experiment whose parts do not fit together: says what was got, what was wanted and what to change."""
 
 
-@dataclass(frozen=True)
-class Topology:
-    """Where a run runs.
-
-    Attributes:
-        actors: processes that step environments; 0 takes one per core, as far as the environments divide.
-        learners: processes that learn together, each on its share of every batch; 0 takes one per GPU, or where there
-            is none one per core, as far as the environments divide and each keeps eight of them.
-        shards: processes that hold the replay store's index.
-        threads: of each learner. More learners are faster than more threads, and do not suffer on a shared machine.
-        gpus_per_learner: 0 learns on the CPU, 1 gives each learner a GPU of its own; -1 takes a GPU if there is one.
-        max_version_lag: newest weights minus those an actor may start a block with. 0 is strictly on-policy: actors
-            and learners take turns; 1 overlaps them.
-        local: everything in this process, without Ray, in turns: for debugging, and the specification of the rest.
-        address: a running Ray cluster to join, "auto" for the one on this machine; empty starts one inside this run.
-    """
-
-    actors: int = 0
-    learners: int = 0
-    shards: int = 1
-    threads: int = 1
-    gpus_per_learner: int = -1
-    max_version_lag: int = 0
-    local: bool = False
-    address: str = ""
-
-    def resolved(self, envs: int) -> "Topology":
-        """The same with every number that was left to the machine filled in."""
-        gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
-        gpus_per_learner = min(gpus, 1) if self.gpus_per_learner < 0 else self.gpus_per_learner
-        # Fewer windows per learner than these would leave contrastive losses little to tell apart.
-        learners = 1 if self.local else divisor(envs, gpus if gpus_per_learner else min(cores, envs // 8))
-        return replace(
-            self,
-            actors=self.actors or divisor(envs, cores),
-            learners=self.learners or learners,
-            gpus_per_learner=gpus_per_learner,
-        )
-
-
-LEAST = {"actors": 0, "learners": 0, "shards": 1, "threads": 1, "gpus_per_learner": -1, "max_version_lag": 0}
-"""The smallest number that makes sense for each field of a topology."""
-
-
 def at_least(name: str, value: int, least: int) -> None:
     """Raise an ExperimentError that names a value below its least."""
     if value < least:
         raise ExperimentError(f"{name} is {value}, wanted at least {least}")
-
-
-def divisor(whole: int, most: int) -> int:
-    """The largest divisor of `whole` that is not above `most`."""
-    return max(part for part in range(1, max(1, min(whole, most)) + 1) if whole % part == 0)
 
 
 @dataclass(frozen=True)
@@ -138,7 +89,7 @@ class Experiment:
                 "nothing would count the steps trained on"
             )
         for name, table in self.tables.items():
-            checked._check_table(name, table)
+            checked.check_table(name, table)
         for update in self.updates:
             if isinstance(update, Gradient):
                 checked._check_minibatches(update)
@@ -195,8 +146,17 @@ class Experiment:
                     f'learners draws from table "{name}": lower --minibatches or --topology.learners, or raise --envs'
                 )
 
-    def _check_table(self, name: str, table: Table) -> None:
-        """Every learner step must find its batch, and at lag 0 use up what one block of all actors brings."""
+    def check_table(self, name: str, table: Table, *, held: int = 0) -> None:
+        """Every learner step must find its batch, and at lag 0 use up what one block of all actors brings.
+
+        Args:
+            name: of the table.
+            table: perhaps with other limits than the experiment's own.
+            held: windows that it holds already.
+
+        Raises:
+            ExperimentError: learners and actors would wait for each other.
+        """
         ways = self.topology.shards * self.topology.learners
         if table.batch % ways:
             raise ExperimentError(
@@ -204,37 +164,50 @@ class Experiment:
                 f"shards x {self.topology.learners} learners: change the batch, --topology.shards or .learners"
             )
         if self.store:
-            if table.read_limit:
-                raise ExperimentError(
-                    f'table "{name}" reads its windows {table.read_limit} times, but nobody adds any to '
-                    f"{self.store}: let reads be 0, without bound"
-                )
-            if table.samples_per_insert is not None:
-                raise ExperimentError(f'table "{name}": samples_per_insert with {self.store}, to which nobody adds')
-            return
-        # A block shows its rows and the open one after them.
-        windows = (self.rows + 1 - table.window) // table.stride_rows + 1 if self.rows + 1 >= table.window else 0
-        first = windows * self.envs * (self.topology.max_version_lag + 1)
-        if (
-            table.samples_per_insert is not None
-            and table.samples_per_insert * windows * self.envs < table.batch_windows
-        ):
+            self._check_given(name, table)
+        elif table.reads_once:
+            self._check_read_once(name, table)
+        else:
+            self._check_history(name, table, held)
+
+    def _check_given(self, name: str, table: Table) -> None:
+        """Nobody adds to a store that is only read."""
+        if table.read_limit:
             raise ExperimentError(
-                f'table "{name}" draws {table.batch_windows} windows a step, for which {windows * self.envs} come in: '
-                f"samples_per_insert {table.samples_per_insert:g} would stop the run, wanted at least "
-                f"{table.batch_windows / max(1, windows * self.envs):.3g}"
+                f'table "{name}" reads its windows {table.read_limit} times, but nobody adds any to '
+                f"{self.store}: let reads be 0, without bound"
             )
-        if table.min_windows > first and not table.reads_once:
-            raise ExperimentError(
-                f'table "{name}" waits for {table.min_windows} windows, but after {first} of them actors wait for the '
-                "first learner step: lower min_items, or raise rows or envs"
-            )
-        if table.reads_once and windows * self.envs != table.batch:
+        if table.samples_per_insert is not None:
+            raise ExperimentError(f'table "{name}": samples_per_insert with {self.store}, to which nobody adds')
+
+    def _check_read_once(self, name: str, table: Table) -> None:
+        if (windows := self._windows_in(table, self.rows)) != table.batch:
             raise ExperimentError(
                 f'table "{name}" draws {table.batch} windows of {table.window} rows a step, but blocks of {self.rows} '
-                f"rows of {self.envs} environments hold {windows * self.envs}: it would never be filled evenly, "
+                f"rows of {self.envs} environments hold {windows}: it would never be filled evenly, "
                 "make them equal"
             )
+
+    def _check_history(self, name: str, table: Table, held: int) -> None:
+        windows = self._windows_in(table, self.rows)
+        if table.samples_per_insert is not None and table.samples_per_insert * windows < table.batch_windows:
+            raise ExperimentError(
+                f'table "{name}" draws {table.batch_windows} windows a step, for which {windows} come in: '
+                f"samples_per_insert {table.samples_per_insert:g} would stop the run, wanted at least "
+                f"{table.batch_windows / max(1, windows):.3g}"
+            )
+        held = max(held, self._windows_in(table, self.rows * (self.topology.max_version_lag + 1)))
+        if table.min_windows > held:
+            raise ExperimentError(
+                f'table "{name}" waits for {table.min_windows} windows, but holds {held} when actors wait for the '
+                "learners: lower min_items, or raise rows or envs"
+            )
+
+    def _windows_in(self, table: Table, rows: int) -> int:
+        """How many windows so many rows of every environment make, at most: `within` may leave some out."""
+        # The open row behind them ends a window, too, but is none on its own.
+        room = rows + 1 - max(2, table.window)
+        return (room // table.stride_rows + 1) * self.envs if room >= 0 else 0
 
     def seeds(self, actor: int, incarnation: int = 0) -> list[int]:
         """The seeds of an actor's environments."""

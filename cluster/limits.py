@@ -8,9 +8,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from cluster.experiment import Experiment
 from cluster.run_folder import RunFolder, RunFolderError
 from replay.limiter import check_ratio
-from replay.table import LIMITS, Table
+from replay.table import LIMITS
 
 Limits = dict[str, dict[str, Any]]
 """By table, its fields and their new values."""
@@ -55,13 +56,21 @@ class LimitsFile:
         except ValueError as error:
             raise RunFolderError(f"{self._path} is damaged ({error}): remove it") from error
 
-    def ask(self, tables: Mapping[str, Table], table: str, limits: Mapping[str, Any]) -> None:
+    def ask(self, experiment: Experiment, table: str, limits: Mapping[str, Any], *, held: int = 0) -> None:
         """Ask for limits of a table, beside those that were asked for before.
 
+        Args:
+            experiment: of the run.
+            table: its name.
+            limits: fields and their new values.
+            held: windows that it holds.
+
         Raises:
+            ExperimentError: the run would stand still with these limits.
             RunFolderError: there is no such table, or nothing was asked.
             TableError: a number is out of range.
         """
+        tables = experiment.tables
         if table not in tables:
             raise RunFolderError(f"there is no table {table!r}: the run has {', '.join(tables)}")
         if not limits:
@@ -69,7 +78,9 @@ class LimitsFile:
             raise RunFolderError(f"nothing to change: give one of {flags}")
         asked = self.read()
         asked[table] = {**asked.get(table, {}), **limits}
-        check_ratio(tables[table].with_limits(asked[table]))
+        limited = tables[table].with_limits(asked[table])
+        check_ratio(limited)
+        experiment.check_table(table, limited, held=held)
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps(asked, indent=1))
         os.replace(partial, self._path)

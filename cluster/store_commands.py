@@ -9,6 +9,7 @@ from rich.console import Console
 from cluster.experiment import ExperimentError, Spaces, at_least
 from cluster.inspect import inspect
 from cluster.limits import LimitsFile
+from cluster.metrics import read_metrics
 from cluster.parsing import recorded
 from cluster.recompute import Again, recompute
 from cluster.run_folder import RunFolder
@@ -68,10 +69,17 @@ def command_limit(arguments: list[str]) -> int:
     folder = RunFolder.open(options.run)
     _, experiment, _ = recorded(folder)
     limits = {name: value for name in LIMITS if (value := getattr(options, name)) is not None}
-    LimitsFile(folder).ask(experiment.tables, options.table, limits)
+    LimitsFile(folder).ask(experiment, options.table, limits, held=_held(folder, options.table))
     changes = ", ".join(f"{name} {value}" for name, value in limits.items())
     print(f"table {options.table}: {changes}, from the next learner step of {folder.path} on")
     return 0
+
+
+def _held(folder: RunFolder, table: str) -> int:
+    """Windows that a table holds, by the run's newest metrics; 0 where there are none."""
+    tag, metrics = f"replay/{table}/windows", folder.path / "metrics.jsonl"
+    rows = read_metrics(folder.path) if metrics.exists() else []
+    return int(next((row[tag] for row in reversed(rows) if tag in row), 0))
 
 
 def command_inspect(arguments: list[str]) -> int:

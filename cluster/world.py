@@ -9,11 +9,12 @@ import torch
 from actors.actor import Actor, Report
 from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
-from cluster.experiment import Experiment, Spaces
+from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.histograms import Histograms, merged
 from cluster.limits import Limits
 from cluster.weights import LocalWeights
 from learners.group import Group
+from replay.messages import NotReady
 from replay.opening import Places, open_shard
 from replay.recovery import Recorder
 from replay.shard import Shard
@@ -143,10 +144,19 @@ class Local:
             recorder.close()
 
     def advance(self) -> Advance:
-        """One block of every actor, one learner step."""
+        """One block of every actor, one learner step.
+
+        Raises:
+            ExperimentError: a table cannot serve the step, and would not in any later one.
+        """
         reports = [actor.collect() for actor in self.actors]
         self.between_steps = False
-        metrics = self.learner.step()
+        try:
+            metrics = self.learner.step()
+        except NotReady as missing:
+            raise ExperimentError(
+                f"{missing}, and actors wait for this learner step: draw fewer or shorter windows, or raise rows"
+            ) from missing
         self.between_steps = True
         for shard, recorder in zip(self.shards, self.recorders, strict=True):
             recorder.tidy()

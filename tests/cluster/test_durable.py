@@ -84,6 +84,13 @@ def test_priorities_follow_the_term(tmp_path: Path) -> None:
     assert len(set(priorities.tolist())) > 30
 
 
+def test_windows_that_never_come_are_told(tmp_path: Path) -> None:
+    """What `within` leaves out nobody can know before it was played."""
+    past = with_history(small(LOCAL), window=2, within=("step",))
+    with world_of(past, tmp_path) as world, pytest.raises(ExperimentError, match="windows, and actors wait for this"):
+        world.advance()
+
+
 def test_history_is_resumed_and_what_is_read_once_is_not(tmp_path: Path) -> None:
     experiment = with_history(small(LOCAL))
     weights_after(experiment, tmp_path, 4)

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.experiment import ExperimentError, Topology, divisor
+from cluster.experiment import ExperimentError, Topology
+from cluster.topology import divisor
 from learners.gradient import Gradient
 from learners.objectives.ppo import PPO
 from learners.update import UpdateError
@@ -41,7 +42,7 @@ def test_divisor_is_the_largest_that_fits() -> None:
         ({"topology": Topology(threads=0)}, "--topology.threads is 0, wanted at least 1"),
         (
             {"tables": {**ppo().tables, "history": Table(batch=8, select="uniform", min_items=10_000)}},
-            "waits for 10000 windows, but after 264 of them actors wait",
+            "waits for 10000 windows, but holds 256 when actors wait",
         ),
         (
             {"updates": (Gradient({"fresh": PPO()}, minibatches=500),)},
@@ -55,7 +56,7 @@ def test_parts_that_do_not_fit_are_named(changes: dict, sentence: str) -> None:
 
 
 def test_a_learner_keeps_eight_windows_however_many_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.experiment.os.sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr("cluster.topology.os.sched_getaffinity", lambda _: set(range(64)))
     assert Topology().resolved(32).learners == 4
     assert Topology().resolved(8).learners == 1
 

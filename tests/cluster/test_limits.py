@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster.experiment import Spaces
+from cluster.experiment import ExperimentError, Spaces
 from cluster.limits import LimitsFile
+from cluster.metrics import read_metrics
 from cluster.run import RunOptions, train
 from cluster.run_folder import RunFolder, RunFolderError
 from cluster.world import Local
@@ -20,17 +21,21 @@ from tests.cluster.worlds import world_of
 
 def test_what_is_asked_is_heard_once(tmp_path: Path) -> None:
     (tmp_path / "replay").mkdir()
-    tables = with_history(small(LOCAL)).tables
+    experiment = with_history(small(LOCAL))
     asking, running = (LimitsFile(RunFolder(tmp_path)) for _ in range(2))
     assert running.changed() == {}
-    asking.ask(tables, "history", {"samples_per_insert": 0.5})
-    asking.ask(tables, "history", {"tolerance": 200.0})
+    asking.ask(experiment, "history", {"samples_per_insert": 0.5})
+    asking.ask(experiment, "history", {"tolerance": 200.0})
     assert running.changed() == {"history": {"samples_per_insert": 0.5, "tolerance": 200.0}}
     assert running.changed() == {}
     with pytest.raises(RunFolderError, match="the run has fresh, history"):
-        asking.ask(tables, "none", {"tolerance": 1.0})
+        asking.ask(experiment, "none", {"tolerance": 1.0})
     with pytest.raises(TableError, match="samples_per_insert is -1"):
-        asking.ask(tables, "history", {"samples_per_insert": -1.0})
+        asking.ask(experiment, "history", {"samples_per_insert": -1.0})
+    with pytest.raises(ExperimentError, match=r"0\.1 would stop the run, wanted at least 0\.125"):
+        asking.ask(experiment, "history", {"samples_per_insert": 0.1})
+    with pytest.raises(ExperimentError, match="waits for 3000 windows, but holds 128 when actors wait"):
+        asking.ask(experiment, "history", {"min_items": 3000})
     assert running.changed() == {}
 
 
@@ -78,3 +83,20 @@ def test_a_command_that_changes_nothing_is_refused(contrail: Contrail) -> None:
     assert "the run has fresh" in contrail("limit", run, "history", "--tolerance", 5).sentence
     (run / "replay" / "limits.json").write_text("{")
     assert "is damaged" in contrail("limit", run, "fresh", "--tolerance", 5).sentence
+
+
+PAST = """
+from cluster.experiment import Topology
+from tests.cluster.test_durable import LOCAL, small, with_history
+def past(*, steps: int = 600, topology: Topology = LOCAL):
+    return with_history(small(topology, steps=steps))
+"""
+
+
+def test_what_a_table_holds_may_be_waited_for(contrail: Contrail, tmp_path: Path) -> None:
+    recipe, run = tmp_path / "past.py", contrail.runs / "run"
+    recipe.write_text(PAST)
+    assert contrail("train", f"{recipe}:past", "--run.folder", run.parent, "--run.name", run.name).code == 0
+    held = int(max(row.get("replay/history/windows", 0) for row in read_metrics(run)))
+    assert contrail("limit", run, "history", "--min-items", held).code == 0
+    assert f"but holds {held} when actors wait" in contrail("limit", run, "history", "--min-items", held + 1).sentence
