@@ -1,6 +1,5 @@
 """A sampler: gathers the rows that shards' draws refer to into batches."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -10,9 +9,9 @@ import numpy as np
 
 from replay.gather import plan_of
 from replay.ids import shard_of
+from replay.mapped import UNPACKED_BYTES, Mapped
 from replay.messages import Draw, Items
-from replay.schema import Schema, SchemaError
-from replay.segment import Segment
+from replay.schema import Schema
 from replay.table import Table, TableError
 
 Arrays = dict[str, np.ndarray]
@@ -20,8 +19,6 @@ Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 ADDED = {"stream": np.int64, "start": np.int64, "item": np.int64, "probability": np.float64}
 """Columns of a batch that come from the draw, an entry for each window."""
-
-READS_PER_SWEEP = 16
 
 
 @runtime_checkable
@@ -58,6 +55,7 @@ class Sampler:
         allocate: (shape, dtype) -> array, called once per column and buffer; a learner passes one that gives
             pinned memory.
         buffers: batches that stay valid: the newest ones.
+        unpacked_bytes: of archived segments that are kept in memory, where they must be unpacked to be read.
 
     Raises:
         TableError: a batch does not divide by shards * ranks.
@@ -73,6 +71,7 @@ class Sampler:
         ranks: int = 1,
         allocate: Allocate = np.empty,
         buffers: int = 1,
+        unpacked_bytes: int = UNPACKED_BYTES,
     ) -> None:
         for name, table in tables.items():
             if table.batch % (len(shards) * ranks):
@@ -80,7 +79,7 @@ class Sampler:
                 raise TableError(f'table "{name}": batch {table.batch} does not divide by {wanted}')
         self._schema, self._tables, self._shards = schema, dict(tables), tuple(shards)
         self._rank, self._ranks = rank, ranks
-        self._mapped: tuple[dict[tuple[str, int], _Mapped], ...] = tuple({} for _ in shards)
+        self._mapped = tuple(Mapped(schema, unpacked_bytes // len(shards)) for _ in shards)
         self._buffers = [
             {name: self._allocate(table, allocate) for name, table in self._tables.items()} for _ in range(buffers)
         ]
@@ -109,12 +108,11 @@ class Sampler:
             for shard in self._shards
         ]
         for place, part in enumerate(found):
-            if isinstance(part, Draw):
-                self._map(part, self._mapped[place])
+            rows = self._mapped[place].rows(part.segments) if isinstance(part, Draw) else {}
             for name in self._tables:
                 target = self._part(batches, name, place)
                 if isinstance(part, Draw):
-                    self._fill(name, part, target, self._mapped[place])
+                    self._fill(name, part, target, rows)
                 else:
                     for column, values in part[name].items():
                         target[column][:] = values
@@ -138,7 +136,7 @@ class Sampler:
     def close(self) -> None:
         """Drop every mapping; the batches stay readable."""
         for mapped in self._mapped:
-            mapped.clear()
+            mapped.close()
 
     def _allocate(self, table: Table, allocate: Allocate) -> Arrays:
         items = (table.batch // self._ranks, *((table.arity,) if table.arity > 1 else ()))
@@ -154,37 +152,16 @@ class Sampler:
         count = self._tables[name].batch // (self._ranks * len(self._shards))
         return {column: values[place * count : (place + 1) * count] for column, values in batches[name].items()}
 
-    def _map(self, draw: Draw, mapped: dict[tuple[str, int], "_Mapped"]) -> None:
-        if self._reads % READS_PER_SWEEP == 0:
-            for key in [key for key, segment in mapped.items() if not os.path.exists(segment.path)]:  # noqa: PTH110
-                del mapped[key]
-        for key, path in draw.segments.items():
-            if key not in mapped:
-                segment = Segment.open(path)
-                if segment.schema != self._schema:
-                    raise SchemaError(_difference(path, segment.schema, self._schema))
-                mapped[key] = _Mapped(segment)
-
-    def _fill(self, name: str, draw: Draw, target: Arrays, mapped: Mapping[tuple[str, int], "_Mapped"]) -> None:
+    def _fill(self, name: str, draw: Draw, target: Arrays, rows: Mapping[tuple[str, int], Arrays]) -> None:
         table, items = self._tables[name], draw.items[name]
         plan = plan_of(items, draw, lead=table.lead, window=table.window)
-        segments = [mapped[key] for key in plan.segments]
+        segments = [rows[key] for key in plan.segments]
         for field, column in self._schema.columns.items():
-            plan.copy([segment.rows[field] for segment in segments], target[field].reshape(-1, *column.shape))
+            plan.copy([segment[field] for segment in segments], target[field].reshape(-1, *column.shape))
         _close_mask(target["mask"].reshape(-1, table.lead + table.window), items, table.lead)
         added = (items.streams, items.starts, items.ids, items.probabilities)
         for place, values in zip(ADDED, added, strict=True):
             target[place].reshape(-1)[:] = values
-
-
-class _Mapped:
-    """A segment that is mapped, its columns as one sequence of rows, (streams * rows, *shape)."""
-
-    def __init__(self, segment: Segment) -> None:
-        self.path = segment.path
-        self.rows = {
-            name: segment.columns[name].reshape(-1, *column.shape) for name, column in segment.schema.columns.items()
-        }
 
 
 class Gatherer:
@@ -252,12 +229,3 @@ def _close_mask(mask: np.ndarray, items: Items, lead: int) -> None:
     """Zero the mask outside the rows that the window keeps."""
     place = np.arange(mask.shape[1]) - lead
     mask[(place < 0) | (place >= items.kept[:, None])] = 0
-
-
-def _difference(path: str, got: Schema, wanted: Schema) -> str:
-    names = sorted(got.columns.keys() | wanted.columns.keys())
-    for name in names:
-        theirs, ours = got.columns.get(name), wanted.columns.get(name)
-        if theirs != ours:
-            return f'{path}: column "{name}" is {theirs or "missing"}, wanted {ours or "none"}'
-    return f"{path}: columns differ"

@@ -38,6 +38,7 @@ class Segment:
 
     Attributes:
         columns: name to array (streams, rows, *shape); read-only after `open`, unless it is opened to be written.
+        unpacked: bytes that the columns take of this process's memory; 0 where they are the mapped file's own.
         facts: the file's metadata.
     """
 
@@ -45,6 +46,7 @@ class Segment:
         self.path = path
         self.size = path.stat().st_size
         layout = _layout(path)
+        self.unpacked = 0
         if layout is None:
             self._unpack(writable=writable)
             return
@@ -118,6 +120,8 @@ class Segment:
             name: rectangle(column_values(batch, name, column), facts.counts, facts.rows)
             for name, column in facts.schema.columns.items()
         }
+        size = sum(column.nbytes for column in self.columns.values())
+        self.unpacked = size if self.size < size else 0  # what is not compressed stays mapped
 
     def _view(self, mapping: mmap.mmap | pa.Buffer, column: Column, *, offset: int) -> np.ndarray:
         count = self.streams * self.rows * column.row_bytes
