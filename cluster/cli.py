@@ -6,6 +6,8 @@ foresaw it.
 """
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -52,10 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Carry out a command line; the exit code."""
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("contrail: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads what we print has enough, as in `contrail query ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        return 128 + signal.SIGPIPE
 
 
 def _run(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """How failures are put to a person: one sentence, what helps on lines of their own, and an exit code."""
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -70,9 +71,18 @@ def explained(command: Callable[[list[str]], int], arguments: list[str]) -> int:
     except MISTAKES as error:
         return _told(error, 2)
     except TROUBLES as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise
         return _told(error, 1)
     except Exception as error:  # noqa: BLE001 - nobody foresaw it: the traceback is kept or shown
         return _told(error, 1, foreseen=False)
+
+
+def _nobody_reads() -> bool:
+    """Whether it is our own output that nobody wants any more, and not some other pipe that broke."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _told(error: Exception, code: int, *, foreseen: bool = True) -> int:

@@ -142,20 +142,20 @@ def _loop(
                 metrics.write(steps, values)
                 display.update(steps, values)
                 if time.monotonic() - saved > options.checkpoint_seconds:
-                    _save(world, folder, steps, options.keep)
-                    metrics.histograms(steps, {f"replay/{name}": value for name, value in world.histograms().items()})
+                    _save(world, folder, steps, options.keep, metrics)
                     saved = time.monotonic()
-            _save(world, folder, steps, options.keep)
+            _save(world, folder, steps, options.keep, metrics)
         except Exception as error:
             _rescue(world, folder, steps, error)
             raise
     return steps
 
 
-def _save(world: World, folder: RunFolder, steps: int, keep: int) -> None:
+def _save(world: World, folder: RunFolder, steps: int, keep: int, metrics: Metrics) -> None:
     world.save(folder.path_for(steps).resolve())
     folder.keep_last(keep)
     world.forget(checkpoints.version(folder.checkpoints()[0]))
+    metrics.histograms(steps, {f"replay/{name}": value for name, value in world.histograms().items()})
 
 
 def _rescue(world: World, folder: RunFolder, steps: int, error: Exception) -> None:

@@ -67,10 +67,11 @@ def test_the_command_reaches_the_run_when_it_is_resumed(contrail: Contrail) -> N
     assert contrail("resume", run).code == 0
 
 
-def test_histograms_come_with_checkpoints(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 600.0])
+def test_histograms_come_with_every_checkpoint(seconds: float, tmp_path: Path) -> None:
     experiment = replace(with_history(small(LOCAL, steps=600)), evaluation_episodes=0).checked()
     folder = RunFolder.create(tmp_path / "run")
-    train(experiment, Spaces.of(experiment.environment), folder, RunOptions(checkpoint_seconds=0.0), title="")
+    train(experiment, Spaces.of(experiment.environment), folder, RunOptions(checkpoint_seconds=seconds), title="")
     events = EventAccumulator(str(folder.path / "events")).Reload()
     assert set(events.Tags()["histograms"]) == {"replay/history/priority", "replay/history/age"}
     assert events.Histograms("replay/history/priority")[-1].histogram_value.num > 300

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from replay import Column, Schema, Segment
 from replay.archive import archive, read_archived
 from replay.draw_log import SCHEMA as DRAWS
 from replay.extents import Extents
-from tests.cluster.commands import HOUSE, Contrail
+from tests.cluster.commands import HOUSE, Contrail, start
 
 pytest.importorskip("duckdb")
 
@@ -265,3 +266,13 @@ def test_other_commands_do_not_wait_for_what_only_a_query_wants():
     program = f"{imports}; print('duckdb' in sys.modules, 'pyarrow.dataset' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_reader_that_has_enough_is_no_failure(run: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, "query", run, "from range(300000)", "--format", "csv", "--limit", 300000)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "range\n"
+    process.stdout.close()
+    assert process.wait(60) == 128 + signal.SIGPIPE
+    assert process.stderr.read() == ""
+    process.stderr.close()
