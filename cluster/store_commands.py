@@ -54,6 +54,7 @@ class Limiting:
         min_items: windows that must be held before a draw.
         samples_per_insert: windows drawn for each one that comes in.
         tolerance: windows that the drawn ones may be off that ratio.
+        reset: go back to the recipe's limits first.
     """
 
     run: tyro.conf.Positional[Path]
@@ -61,6 +62,7 @@ class Limiting:
     min_items: int | None = None
     samples_per_insert: float | None = None
     tolerance: float | None = None
+    reset: bool = False
 
 
 def command_limit(arguments: list[str]) -> int:
@@ -69,6 +71,8 @@ def command_limit(arguments: list[str]) -> int:
     folder = RunFolder.open(options.run)
     _, experiment, _ = recorded(folder)
     limits = {name: value for name in LIMITS if (value := getattr(options, name)) is not None}
+    if options.reset and (table := experiment.tables.get(options.table)):
+        limits = {name: getattr(table, name) for name in LIMITS} | limits
     LimitsFile(folder).ask(experiment, options.table, limits, held=_held(folder, options.table))
     changes = ", ".join(f"{name} {value}" for name, value in limits.items())
     print(f"table {options.table}: {changes}, from the next learner step of {folder.path} on")

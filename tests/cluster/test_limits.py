@@ -100,4 +100,7 @@ def test_what_a_table_holds_may_be_waited_for(contrail: Contrail, tmp_path: Path
     assert contrail("train", f"{recipe}:past", "--run.folder", run.parent, "--run.name", run.name).code == 0
     held = int(max(row.get("replay/history/windows", 0) for row in read_metrics(run)))
     assert contrail("limit", run, "history", "--min-items", held).code == 0
+    assert "min_items None" in contrail("limit", run, "history", "--reset", "--tolerance", 90).out
+    limits = LimitsFile(RunFolder(run)).read()["history"]
+    assert limits == {"min_items": None, "samples_per_insert": None, "tolerance": 90}
     assert f"but holds {held} when actors wait" in contrail("limit", run, "history", "--min-items", held + 1).sentence
