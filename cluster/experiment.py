@@ -90,6 +90,7 @@ class Experiment:
             )
         for name, table in self.tables.items():
             checked.check_table(name, table)
+        checked = replace(checked, tables={name: checked._evenly_drawn(table) for name, table in self.tables.items()})
         for update in self.updates:
             if isinstance(update, Gradient):
                 checked._check_minibatches(update)
@@ -187,6 +188,24 @@ class Experiment:
                 f"rows of {self.envs} environments hold {windows}: it would never be filled evenly, "
                 "make them equal"
             )
+        least = (self.topology.max_version_lag + 1) * table.batch_windows
+        if table.capacity is not None and table.capacity < least:
+            raise ExperimentError(
+                f'table "{name}" has room for {table.capacity} windows, but actors that are ahead fill {least}: '
+                "leave its capacity None"
+            )
+
+    def _evenly_drawn(self, table: Table) -> Table:
+        """A table whose every draw takes one block of every actor.
+
+        With a lag, a fast actor is blocks ahead. Drawn by age alone, its windows would make up for those of a slow one,
+        which would then wait and grow older than the lag allows.
+        """
+        if self.store or not table.reads_once or table.select != "fifo":
+            return table
+        blocks = self.topology.max_version_lag + 1  # that an actor may be ahead
+        capacity = table.capacity or (blocks + 1) * table.batch_windows
+        return replace(table, per_stream=table.per_stream or table.batch_windows // self.envs, capacity=capacity)
 
     def _check_history(self, name: str, table: Table, held: int) -> None:
         windows = self._windows_in(table, self.rows)

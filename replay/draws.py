@@ -5,11 +5,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from replay.holding import Chosen
 from replay.messages import Draw, Items
 from replay.sources import Sources
 from replay.table import Table
-from replay.windowing import refer
+from replay.windowing import Chosen, refer
 
 
 class Formed:

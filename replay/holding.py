@@ -1,16 +1,15 @@
 """A holding: the windows that one table holds in one shard, each in a slot of its own."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from replay.even import Even
 from replay.ids import MOST_SLOTS, generation_of, ids_of, slot_of
 from replay.limiter import Limiter
 from replay.selection import selector_of
 from replay.sources import Sources
 from replay.sum_tree import LARGEST_MASS
 from replay.table import Table, TableError
-from replay.windowing import Windows, refer
+from replay.windowing import Chosen, Windows, refer
 
 FEW = 8192
 """A table of so few windows may let as many again wait for the next draw, a larger one an eighth of its own. Beyond
@@ -18,21 +17,6 @@ that they are taken in in order of arrival: memory is bounded."""
 
 COLUMNS = ("source", "start", "floor", "version", "reads", "generation")
 _SOURCE, _START, _FLOOR, _VERSION, _READS, _GENERATION = range(len(COLUMNS))
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Windows that were drawn; arrays (n,).
-
-    Args:
-        windows: their sources, starts and floors.
-        ids: see `Holding`.
-        probabilities: with which each was chosen, per pick.
-    """
-
-    windows: Windows
-    ids: np.ndarray
-    probabilities: np.ndarray
 
 
 class Holding:
@@ -67,6 +51,7 @@ class Holding:
         self._free: list[np.ndarray] = []
         self._waiting: list[tuple[Windows, int]] = []
         self._waiting_count = 0
+        self._even = Even(table.per_stream) if table.per_stream else None
         self._highest = 1.0
 
     @property
@@ -85,7 +70,11 @@ class Holding:
 
     def missing(self) -> str:
         """Why the next draw cannot be answered yet; "" when it can."""
-        return self.limiter.missing(self.share, self.held)
+        if missing := self.limiter.missing(self.share, self.held):
+            return missing
+        if self._even is not None and self._even.available < self.share:
+            return f"has {self._even.available} of {self.share} windows, at most {self._even.most} of each stream"
+        return ""
 
     def add(self, windows: Windows, version: int) -> None:
         """Take note of new windows, decided by `version`."""
@@ -147,7 +136,7 @@ class Holding:
         The caller refers to their segments before anything else happens.
         """
         bounded = self.table.read_limit > 0
-        slots, probabilities = self._select.choose(self.share, rng, distinct=bounded)
+        slots, probabilities = self._choose(rng)
         if self.table.select == "fifo":
             # Not by arrival: the same windows are in the same order, whichever actor was faster.
             streams, _, _, lives = self._sources.facts[self._columns[slots, _SOURCE]].T
@@ -159,6 +148,14 @@ class Holding:
         if bounded:
             self._columns[slots, _READS] += 1
         return chosen
+
+    def _choose(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The slots of a draw, and the chance with which each was chosen."""
+        if self._even is None:
+            return self._select.choose(self.share, rng, distinct=self.table.read_limit > 0)
+        slots, probabilities = self._select.choose(self.held, rng, distinct=True)
+        kept = self._even.first(self._columns[slots, _SOURCE], self.share)
+        return slots[kept], probabilities[kept]
 
     def leave(self, chosen: Chosen) -> None:
         """Let those of a draw go that were read often enough."""
@@ -292,6 +289,8 @@ class Holding:
 
     def _refer(self, windows: Windows, change: int) -> None:
         refer(self._sources, self.table, windows, change)
+        if self._even is not None:
+            self._even.count(windows.sources, change)
 
 
 _WINDOW = ("sources", "starts", "floors")

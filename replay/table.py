@@ -45,6 +45,8 @@ class Table:
         samples_per_insert: windows drawn for each one that came in; both sides wait for the other. None: no rule.
         tolerance: windows that the drawn ones may be ahead of or behind that ratio. None: twice a batch, or what
             `min_items` amount to, whichever is more.
+        per_stream: (fifo) windows of one stream that a draw takes, at most: where that makes a batch, all streams are
+            drawn from alike, whichever actor was faster. None: the oldest windows, whosever they are.
         max_lag: (read once) how many versions the rows of one window may span; 0: one version only. Rows of a window
             that can no longer be completed so are dropped. None: no bound.
 
@@ -66,6 +68,7 @@ class Table:
     min_items: int | None = None
     samples_per_insert: float | None = None
     tolerance: float | None = None
+    per_stream: int | None = None
     max_lag: int | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class Table:
         self._check_numbers()
         if self.max_lag is not None and not self.reads_once:
             raise TableError(f"max_lag is {self.max_lag}: only tables that read once bound it; leave it None")
+        if self.per_stream is not None and (self.select != "fifo" or self.per_stream < 1):
+            raise TableError(f"per_stream is {self.per_stream}: wanted at least 1, and only fifo tables have it")
         if self.removal == "wait" and not self.read_limit:
             raise TableError(
                 'remove "wait" with unbounded reads: nothing would ever leave; bound reads or remove by kind'

@@ -27,6 +27,21 @@ class Windows:
     floors: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Windows that were drawn; arrays (n,).
+
+    Args:
+        windows: their sources, starts and floors.
+        ids: see `Holding`.
+        probabilities: with which each was chosen, per pick.
+    """
+
+    windows: Windows
+    ids: np.ndarray
+    probabilities: np.ndarray
+
+
 class Windowing:
     """Where the next window of every stream of one writer begins, in one table.
 

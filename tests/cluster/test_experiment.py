@@ -45,6 +45,13 @@ def test_divisor_is_the_largest_that_fits() -> None:
             "waits for 10000 windows, but holds 256 when actors wait",
         ),
         (
+            {
+                "tables": {"fresh": Table(batch=8, window=33, stride=32, capacity=16)},
+                "topology": Topology(actors=2, max_version_lag=2),
+            },
+            "room for 16 windows, but actors that are ahead fill 24",
+        ),
+        (
             {"updates": (Gradient({"fresh": PPO()}, minibatches=500),)},
             "500 minibatches of the 256 rows that each of 1 learners draws",
         ),
@@ -71,3 +78,9 @@ def test_no_epochs_are_refused_and_a_rate_that_is_no_number() -> None:
         ppo(epochs=0)
     with pytest.raises(UpdateError, match=r"lr is nan, wanted at least 0\.0"):
         ppo(lr=float("nan"))
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_every_draw_takes_a_block_of_every_actor(lag: int) -> None:
+    table = replace(ppo(), topology=Topology(actors=2, learners=1, max_version_lag=lag)).checked().tables["fresh"]
+    assert table.per_stream == 1 and table.capacity == (lag + 2) * 8

@@ -52,6 +52,22 @@ def test_a_full_fifo_admits_nobody(tmp_path: Path):
     assert shard.admits()
 
 
+def test_a_fast_actor_does_not_make_up_for_a_slow_one(tmp_path: Path):
+    table = Table(batch=4, window=5, stride=4, per_stream=1, capacity=12)
+    shard = Shard({"fresh": table}, seed=0)
+    fast, slow = Hand("fast", [0, 1], tmp_path, shard.commit), Hand("slow", [2, 3], tmp_path, shard.commit)
+    for version in (0, 0, 1):
+        fast.block(4, version=version)
+    assert shard.missing(0) == 'table "fresh" has 2 of 4 windows, at most 1 of each stream' and shard.admits()
+    slow.block(4)
+    assert windows(shard, 0) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    with pytest.raises(NotReady, match="has 2 of 4"):
+        shard.draw(1)
+    slow.block(4, version=1)
+    assert windows(shard, 1) == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert shard.statistics()["fresh/windows"] == 2
+
+
 def test_a_new_version_drops_the_unfinished_window(tmp_path: Path):
     shard = Shard({"fresh": PPO}, seed=0)
     hand = Hand("a", [0, 1], tmp_path, shard.commit)
