@@ -8,52 +8,54 @@ import numpy as np
 from replay.messages import Draw, Items
 from replay.sources import Sources
 from replay.table import Table
-from replay.windowing import Chosen, refer
+from replay.windowing import Chosen
+
+INDEX_BITS = 40
+"""Of the index in a number that stands for a segment; the place of its writer's ledger is above."""
 
 
 class Formed:
-    """The windows of one draw over all ranks; their segments stay until it is dropped.
+    """The windows of one draw over all ranks; the segments that they read stay until it is dropped.
 
     What a window keeps of its mask is fixed here, so that an open row that is completed while
     learners read it cannot change what they see.
     """
 
     def __init__(self, tables: Mapping[str, Table], chosen: Mapping[str, Chosen], sources: Sources) -> None:
-        self._tables, self._windows = dict(tables), {name: drawn.windows for name, drawn in chosen.items()}
+        self._tables = dict(tables)
         self.items = {name: _items(tables[name], drawn, sources) for name, drawn in chosen.items()}
-        self._refer(sources, 1)
+        self._segments = self._touched(self.items, sources)
+        sources.pin(self._segments, 1)
 
     def drop(self, sources: Sources) -> None:
         """Let go of the segments."""
-        self._refer(sources, -1)
-
-    def _refer(self, sources: Sources, change: int) -> None:
-        for name, windows in self._windows.items():
-            refer(sources, self._tables[name], windows, change)
+        sources.pin(self._segments, -1)
 
     def for_rank(self, rank: int, ranks: int, sources: Sources) -> Draw:
         """The rank-th of `ranks` contiguous slices of every table's windows."""
-        items = {name: _slice(drawn, rank, ranks) if ranks > 1 else drawn for name, drawn in self.items.items()}
-        # Sets, because np.unique of so few numbers costs three times as much.
-        places = sorted({place for drawn in items.values() for place in drawn.writers.tolist()})
-        ledgers = [sources.ledger(place) for place in places]
-        rows = np.array([ledger.rows_per_segment for ledger in ledgers])
-        segments: dict[tuple[str, int], str] = {}
-        for name, drawn in items.items():
-            writers = np.searchsorted(places, drawn.writers)
-            items[name] = replace(drawn, writers=writers)
-            for place, index in self._touched(name, items[name], rows[writers]):
-                ledger = ledgers[place]
-                segments[ledger.name, index] = ledger.segments[index].path
-        return Draw(items, tuple(ledger.name for ledger in ledgers), tuple(rows.tolist()), segments)
+        items, touched = self.items, self._segments
+        if ranks > 1:
+            items = {name: _slice(drawn, rank, ranks) for name, drawn in items.items()}
+            touched = self._touched(items, sources)
+        places = sorted({place for place, _ in touched})
+        ledgers = {place: sources.ledger(place) for place in places}
+        return Draw(
+            {name: replace(drawn, writers=np.searchsorted(places, drawn.writers)) for name, drawn in items.items()},
+            tuple(ledger.name for ledger in ledgers.values()),
+            tuple(ledger.rows_per_segment for ledger in ledgers.values()),
+            {(ledgers[place].name, index): ledgers[place].segments[index].path for place, index in touched},
+        )
 
-    def _touched(self, name: str, items: Items, rows: np.ndarray) -> list[tuple[int, int]]:
-        """(place of the writer, segment index) of every segment that the items read."""
-        table = self._tables[name]
-        first = np.maximum(items.floors, items.starts - table.lead) // rows
-        last = (items.starts + (table.window - 1)) // rows
-        spans = set(zip(items.writers.tolist(), first.tolist(), last.tolist(), strict=True))
-        return sorted({(place, index) for place, low, high in spans for index in range(low, high + 1)})
+    def _touched(self, items: Mapping[str, Items], sources: Sources) -> list[tuple[int, int]]:
+        """(place of the ledger, segment index) of every segment that windows read."""
+        codes: set[int] = set()  # sets, because np.unique of so few numbers costs twice as much
+        for name, drawn in items.items():
+            table, rows = self._tables[name], sources.rows_per_segment.take(drawn.writers)
+            first = np.maximum(drawn.floors, drawn.starts - table.lead) // rows
+            last = (drawn.starts + (table.window - 1)) // rows
+            for further in range(int((last - first).max()) + 1):
+                codes.update((drawn.writers << INDEX_BITS | np.minimum(first + further, last)).tolist())
+        return [(code >> INDEX_BITS, code & ((1 << INDEX_BITS) - 1)) for code in sorted(codes)]
 
 
 class Draws:
@@ -84,11 +86,8 @@ class Draws:
 def _items(table: Table, chosen: Chosen, sources: Sources) -> Items:
     """References to windows; `writers` are places of ledgers for now."""
     windows = chosen.windows
-    streams, places, slots, _ = sources.facts[windows.sources].T.copy()
-    ends = np.empty(len(slots), np.int64)
-    for place in np.unique(places).tolist():
-        mine = places == place
-        ends[mine] = sources.ledger(place).end[slots[mine]]
+    streams, places, slots, _ = sources.facts.take(windows.sources, axis=0).T.copy()
+    ends = sources.ends.take(windows.sources)
     return Items(
         streams=streams,
         starts=windows.starts,

@@ -7,7 +7,7 @@ from replay.ids import MOST_SLOTS, generation_of, ids_of, slot_of
 from replay.limiter import Limiter
 from replay.selection import selector_of
 from replay.sources import Sources
-from replay.sum_tree import LARGEST_MASS
+from replay.sum_tree import LARGEST_MASS, in_range
 from replay.table import Table, TableError
 from replay.windowing import Chosen, Windows, refer
 
@@ -142,7 +142,9 @@ class Holding:
             streams, _, _, lives = self._sources.facts[self._columns[slots, _SOURCE]].T
             order = np.lexsort((self._columns[slots, _START], lives, streams))
             slots, probabilities = slots[order], probabilities[order]
-        chosen = Chosen(self._windows(slots), self._ids(slots), probabilities / self._shards)
+        tenants = self._columns.take(slots, axis=0)
+        ids = ids_of(slots, tenants[:, _GENERATION], self._index)
+        chosen = Chosen(_windows_of(tenants), ids, probabilities / self._shards)
         self.counts["drawn"] += len(slots)
         self.limiter.drawn(len(slots))
         if bounded:
@@ -170,18 +172,20 @@ class Holding:
             ValueError: one is negative, not finite, or too large to be summed; names it.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            good = (priorities >= 0) & (np.maximum(priorities, priorities**self.table.exponent) <= LARGEST_MASS)
-        if not good.all():
+            masses = np.maximum(priorities, priorities**self.table.exponent)
+        if not (in_range(priorities) and in_range(masses)):
+            good = (priorities >= 0) & (masses <= LARGEST_MASS)
             wanted = f"wanted finite numbers from 0, and at most {LARGEST_MASS:g} to the power of the exponent"
             raise ValueError(f"a priority is {priorities[~good][0]}: {wanted}")
 
     def prioritise(self, ids: np.ndarray, priorities: np.ndarray) -> None:
         """Set priorities; those of windows that have left are counted and change nothing."""
         slots, generations = slot_of(ids), generation_of(ids)
-        known = slots < self._used
-        known[known] = self._columns[slots[known], _GENERATION] == generations[known]
-        self.counts["priorities_stale"] += len(ids) - int(known.sum())
-        slots, priorities = slots[known], priorities[known]
+        tenants = self._columns.take(slots, axis=0, mode="clip")
+        known = (slots < self._used) & (tenants[:, _GENERATION] == generations)
+        if not known.all():
+            self.counts["priorities_stale"] += len(ids) - int(known.sum())
+            slots, priorities = slots[known], priorities[known]
         if not len(slots):
             return
         self.counts["priorities_set"] += len(slots)
@@ -223,7 +227,7 @@ class Holding:
             return
         for selector in self._selectors():
             selector.remove(slots)
-        self._refer(self._windows(slots), -1)
+        self._refer(_windows_of(self._columns.take(slots, axis=0)), -1)
         self._columns[slots, _READS] = -1
         self._columns[slots, _GENERATION] += 1
         self._free.append(slots)
@@ -280,17 +284,15 @@ class Holding:
         self.counts["evicted"] += count
         self.remove(slots)
 
-    def _windows(self, slots: np.ndarray) -> Windows:
-        chosen = self._columns[slots]
-        return Windows(chosen[:, _SOURCE], chosen[:, _START], chosen[:, _FLOOR])
-
-    def _ids(self, slots: np.ndarray) -> np.ndarray:
-        return ids_of(slots, self._columns[slots, _GENERATION], self._index)
-
     def _refer(self, windows: Windows, change: int) -> None:
         refer(self._sources, self.table, windows, change)
         if self._even is not None:
             self._even.count(windows.sources, change)
+
+
+def _windows_of(columns: np.ndarray) -> Windows:
+    """The windows in `COLUMNS` (n, 6)."""
+    return Windows(columns[:, _SOURCE], columns[:, _START], columns[:, _FLOOR])
 
 
 _WINDOW = ("sources", "starts", "floors")

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-HEAD = b"contrail journal 1\n"
+HEAD = b"contrail journal 2\n"
 _FRAME = struct.Struct("<QII")  # length of the record, its checksum, and that of these two
 _NAME = re.compile(r"(?P<name>.+)-(?P<number>\d{6})\.journal")
 

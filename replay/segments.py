@@ -128,7 +128,8 @@ class Segments:
             former.name, tuple(former.streams.tolist()), begins, ends, 0, (), former.rows_per_segment, former.sequence
         )
         ledger = self.welcome(last)
-        ledger.end, ledger.sequence, ledger.segments = former.end.copy(), former.sequence, dict(former.segments)
+        self._sources.extend(ledger, former.end.copy())
+        ledger.sequence, ledger.segments = former.sequence, dict(former.segments)
         ledger.reserve(max(ledger.segments, default=0) + 1)
         ledger.sealed = max(ledger.segments, default=0) + 1
         self.live_bytes += sum(segment.size for segment in ledger.segments.values())
@@ -155,6 +156,7 @@ class Segments:
         Args:
             floors: by ledger, the first row of each slot that later windows may read.
         """
+        self._sources.freed = False
         for ledger in list(self.ledgers.values()):
             floor = np.minimum(floors[ledger.place], ledger.end - 1) if ledger.owns.any() else None
             if floor is not None and not ledger.owns.all():

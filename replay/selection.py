@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from replay.sum_tree import LARGEST_MASS, SlotNumbers, SumTree, longer
+from replay.sum_tree import LARGEST_MASS, SlotNumbers, SumTree, in_range, longer
 
 
 @runtime_checkable
@@ -199,10 +199,11 @@ class Prioritised:
         return np.append(slots, others), np.append(masses / total, np.full(len(others), 1 / len(left)))
 
     def _masses(self, slots: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        _refuse(slots, keys, ~((keys >= 0) & (keys <= LARGEST_MASS)), wanted=f"a number from 0 to {LARGEST_MASS:g}")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             masses = np.where(keys > 0, keys**self._exponent, 0)
-        _refuse(slots, keys, masses > LARGEST_MASS, wanted=f"at most {LARGEST_MASS:g} to the power of the exponent")
+        if not (in_range(keys) and in_range(masses)):
+            _refuse(slots, keys, ~(keys >= 0) | (keys > LARGEST_MASS), wanted=f"a number from 0 to {LARGEST_MASS:g}")
+            _refuse(slots, keys, masses > LARGEST_MASS, wanted=f"at most {LARGEST_MASS:g} to the power of the exponent")
         return masses
 
 

@@ -170,7 +170,7 @@ class Shard:
         for name, holding in self.holdings.items():
             holding.leave(chosen[name])
         self.drawn = max(self.drawn, step + 1)
-        self.segments.release(self.streams.floors())
+        self._release_freed()
         self.told(self, step, formed)
         return formed
 
@@ -178,7 +178,7 @@ class Shard:
         """Drop the draws before a step: every rank has read them."""
         self.record(("finish", before))
         self._draws.drop(before, self.sources)
-        self.segments.release(self.streams.floors())
+        self._release_freed()
 
     def prioritise(self, table: str, ids: np.ndarray, priorities: np.ndarray) -> None:
         """Set priorities of windows by their ids, (n,) each; ids whose window has left are counted.
@@ -273,6 +273,11 @@ class Shard:
         self.segments.release(self.streams.floors())
         if self.max_bytes is not None and self.segments.live_bytes > self.max_bytes:
             self._shrink(self.max_bytes)
+
+    def _release_freed(self) -> None:
+        """Release segments, if one can have lost its last reference; where streams moved on, others may go, too."""
+        if self.sources.freed:
+            self.segments.release(self.streams.floors())
 
     def _crowded(self) -> bool:
         """Whether segments take too much, and some of it will go: archived at last, or when windows have been read."""

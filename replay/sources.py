@@ -1,11 +1,13 @@
 """Sources: the rows of one stream that one writer wrote, and which segments they keep alive."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from replay.messages import Commit, SegmentInfo
+from replay.sum_tree import longer
 
 
 @dataclass(eq=False)
@@ -55,8 +57,11 @@ class Ledger:
 class Sources:
     """All sources of a shard: numbers to ledgers, slots, streams; and the references of windows to segments.
 
-    A window refers to every segment that it touches, its lead included. A segment without references and without rows
-    that a window may still be made of can go.
+    A window refers to every segment that it touches, its lead included, and so does a draw that is not read yet. A
+    segment without references and without rows that a window may still be made of can go.
+
+    Attributes:
+        freed: whether a segment may have lost its last reference since this was set to False.
     """
 
     def __init__(self) -> None:
@@ -65,6 +70,9 @@ class Sources:
         # By source number; one array for all that a draw wants to know of it: stream, ledger, slot, and how many
         # writers the stream had before.
         self.facts = np.zeros((64, 4), np.int64)
+        self.ends = np.zeros(64, np.int64)  # by source number: one past the open row
+        self.rows_per_segment = np.zeros(64, np.int64)  # by place of the ledger
+        self.freed = True
         self._lives: Counter[int] = Counter()
 
     def welcome(self, commit: Commit) -> Ledger:
@@ -86,10 +94,18 @@ class Sources:
         self.count += slots
         while self.count > len(self.facts):
             self.facts = np.concatenate([self.facts, np.zeros_like(self.facts)])
+        self.ends = longer(self.ends, self.count, fill=0)
+        self.rows_per_segment = longer(self.rows_per_segment, len(self.ledgers), fill=0)
+        self.rows_per_segment[ledger.place] = ledger.rows_per_segment
+        self.extend(ledger, ledger.end)
         lives = [self._lives[stream] for stream in commit.streams]
         self._lives.update(commit.streams)
         self.facts[births] = np.stack([streams, np.full(slots, ledger.place), np.arange(slots), lives], axis=1)
         return ledger
+
+    def extend(self, ledger: Ledger, ends: np.ndarray) -> None:
+        """Note how far a writer's rows go by now: (slots,) one past the open row of each."""
+        ledger.end = self.ends[ledger.births] = ends
 
     def ledger(self, place: int) -> Ledger:
         """The ledger at a place; it must not be forgotten."""
@@ -114,3 +130,11 @@ class Sources:
             for further in range(int((last - first).max()) + 1):
                 touched = (first + further)[first + further <= last]
                 ledger.references += change * np.bincount(touched, minlength=len(ledger.references))
+        self.freed |= change < 0
+
+    def pin(self, segments: Iterable[tuple[int, int]], change: int) -> None:
+        """Add (change 1) or drop (-1) a reference to each of some segments: place of the ledger, index."""
+        for place, index in segments:
+            references = self.ledger(place).references
+            references[index] += change
+            self.freed |= not references[index]

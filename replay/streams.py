@@ -61,7 +61,8 @@ class Streams:
             Rows that became complete.
         """
         begins = ledger.end - 1
-        ledger.end = np.where(ledger.owns, np.maximum(ledger.end, np.array(commit.ends)), ledger.end)
+        ends = np.where(ledger.owns, np.maximum(ledger.end, np.array(commit.ends)), ledger.end)
+        self._sources.extend(ledger, ends)
         for name, windowing in self._windowings[ledger.place].items():
             add(name, windowing.extend(begins, version=commit.version, changes=commit.changes))
         return int((ledger.end - 1 - begins).sum())

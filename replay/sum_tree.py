@@ -250,11 +250,17 @@ class SlotNumbers:
 
     def _check(self, slots: np.ndarray, *, held: bool, different: bool) -> None:
         known = self.numbers.take(slots, mode="clip") >= 0  # beyond the end: the last, which is not held
-        wrong = slots[(slots < 0) | (known != held)]
-        if len(wrong):
-            raise ValueError(f"slot {wrong[0]} is {'not held' if held else 'held already, or below 0'}: got {slots}")
+        wrong = (slots < 0) | (known != held)
+        if wrong.any():
+            how = "not held" if held else "held already, or below 0"
+            raise ValueError(f"slot {slots[wrong][0]} is {how}: got {slots}")
         if different and len(np.unique(slots)) < len(slots):
             raise ValueError(f"a slot is repeated, wanted different ones: got {slots}")
+
+
+def in_range(masses: np.ndarray) -> bool:
+    """Whether all are numbers from 0 to `LARGEST_MASS`."""
+    return bool(masses.min(initial=0.0) >= 0 and masses.max(initial=0.0) <= LARGEST_MASS)
 
 
 def longer(array: np.ndarray, least: int, *, fill: int) -> np.ndarray:
