@@ -5,13 +5,11 @@ from dataclasses import fields, replace
 
 import numpy as np
 
+from replay.gather import INDEX_BITS
 from replay.messages import Draw, Items
 from replay.sources import Sources
 from replay.table import Table
 from replay.windowing import Chosen
-
-INDEX_BITS = 40
-"""Of the index in a number that stands for a segment; the place of its writer's ledger is above."""
 
 
 class Formed:

@@ -4,8 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
+from replay.gather import Columns
 from replay.schema import Schema, SchemaError
 from replay.segment import Segment
 
@@ -35,8 +34,8 @@ class Mapped:
         self._open: dict[tuple[str, int], _Open] = {}  # the most lately read last
         self._calls = self.unpacked = 0
 
-    def rows(self, paths: Mapping[tuple[str, int], str]) -> dict[tuple[str, int], dict[str, np.ndarray]]:
-        """The columns of segments, each as one sequence of rows (streams * rows, *shape).
+    def rows(self, paths: Mapping[tuple[str, int], str]) -> dict[tuple[str, int], Columns]:
+        """The columns of segments, each as one sequence of rows (streams * rows, *shape), in the order of the schema.
 
         Args:
             paths: of the segments' files, by writer and index.
@@ -64,7 +63,7 @@ class Mapped:
         segment = Segment.open(path)
         if segment.schema != self._schema:
             raise SchemaError(_difference(path, segment.schema, self._schema))
-        opened = _Open(segment)
+        opened = _Open(segment, self._schema)
         self.unpacked += opened.unpacked
         return opened
 
@@ -83,11 +82,10 @@ class Mapped:
 class _Open:
     """An open segment: its columns as one sequence of rows, and what they take of this process's memory."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, schema: Schema) -> None:
         self.path: Path = segment.path
-        self.rows = {
-            name: segment.columns[name].reshape(-1, *column.shape) for name, column in segment.schema.columns.items()
-        }
+        columns = schema.columns.items()  # in the reader's order
+        self.rows = Columns({name: segment.columns[name].reshape(-1, *column.shape) for name, column in columns})
         self.unpacked = segment.unpacked
 
 

@@ -1,13 +1,14 @@
 """A sampler: gathers the rows that shards' draws refer to into batches."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from replay.gather import plan_of
+from replay.gather import Columns, plan_of
 from replay.ids import shard_of
 from replay.mapped import UNPACKED_BYTES, Mapped
 from replay.messages import Draw, Items
@@ -83,6 +84,16 @@ class Sampler:
         self._buffers = [
             {name: self._allocate(table, allocate) for name, table in self._tables.items()} for _ in range(buffers)
         ]
+        self._parts = [
+            {
+                name: [self._part(batch, name, place) for place in range(len(self._shards))]
+                for name, batch in buffer.items()
+            }
+            for buffer in self._buffers
+        ]
+        # Found once: to ask each time what a shard is takes longer than to ask the shard.
+        self._answers = tuple(shard.draw if isinstance(shard, ShardLike) else shard.rows for shard in shards)
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="gather") if len(os.sched_getaffinity(0)) > 1 else None
         self._reads = 0
 
     def read(self, step: int) -> dict[str, Arrays]:
@@ -100,24 +111,19 @@ class Sampler:
             NotReady: a shard cannot answer yet; reading the same step again is safe.
             SchemaError: a segment's columns are not the sampler's.
         """
-        batches = self._buffers[self._reads % len(self._buffers)]
-        found = [
-            shard.draw(step, self._rank, self._ranks)
-            if isinstance(shard, ShardLike)
-            else shard.rows(step, self._rank, self._ranks)
-            for shard in self._shards
-        ]
+        parts = self._parts[self._reads % len(self._buffers)]
+        found = [answer(step, self._rank, self._ranks) for answer in self._answers]
         for place, part in enumerate(found):
             rows = self._mapped[place].rows(part.segments) if isinstance(part, Draw) else {}
             for name in self._tables:
-                target = self._part(batches, name, place)
+                target = parts[name][place]
                 if isinstance(part, Draw):
                     self._fill(name, part, target, rows)
                 else:
                     for column, values in part[name].items():
-                        target[column][:] = values
+                        target.arrays[column][:] = values
         self._reads += 1
-        return batches
+        return self._buffers[(self._reads - 1) % len(self._buffers)]
 
     def prioritise(self, table: str, items: np.ndarray, priorities: np.ndarray) -> None:
         """Send windows' priorities to the shards that hold them; nobody waits for it.
@@ -137,6 +143,8 @@ class Sampler:
         """Drop every mapping; the batches stay readable."""
         for mapped in self._mapped:
             mapped.close()
+        if self._helper is not None:
+            self._helper.shutdown()
 
     def _allocate(self, table: Table, allocate: Allocate) -> Arrays:
         items = (table.batch // self._ranks, *((table.arity,) if table.arity > 1 else ()))
@@ -147,21 +155,45 @@ class Sampler:
         }
         return {**batch, **{name: allocate(items, np.dtype(kind)) for name, kind in ADDED.items()}}
 
-    def _part(self, batches: Mapping[str, Arrays], name: str, place: int) -> Arrays:
+    def _part(self, batch: Arrays, name: str, place: int) -> "_Part":
         """The part of a table's batch that a shard fills."""
-        count = self._tables[name].batch // (self._ranks * len(self._shards))
-        return {column: values[place * count : (place + 1) * count] for column, values in batches[name].items()}
+        table = self._tables[name]
+        count = table.batch // (self._ranks * len(self._shards))
+        arrays = {column: values[place * count : (place + 1) * count] for column, values in batch.items()}
+        rows = count * table.arity * (table.lead + table.window)
+        columns = self._schema.columns.items()
+        return _Part(
+            arrays,
+            Columns({name: arrays[name].reshape(rows, *column.shape) for name, column in columns}),
+            arrays["mask"].reshape(-1, table.lead + table.window),
+            tuple(arrays[added].reshape(-1) for added in ADDED),
+        )
 
-    def _fill(self, name: str, draw: Draw, target: Arrays, rows: Mapping[tuple[str, int], Arrays]) -> None:
+    def _fill(self, name: str, draw: Draw, target: "_Part", rows: Mapping[tuple[str, int], Columns]) -> None:
         table, items = self._tables[name], draw.items[name]
         plan = plan_of(items, draw, lead=table.lead, window=table.window)
-        segments = [rows[key] for key in plan.segments]
-        for field, column in self._schema.columns.items():
-            plan.copy([segment[field] for segment in segments], target[field].reshape(-1, *column.shape))
-        _close_mask(target["mask"].reshape(-1, table.lead + table.window), items, table.lead)
+        plan.copy([rows[key] for key in plan.segments], target.rows, self._helper)
+        _close_mask(target.mask, items, table.lead)
         added = (items.streams, items.starts, items.ids, items.probabilities)
-        for place, values in zip(ADDED, added, strict=True):
-            target[place].reshape(-1)[:] = values
+        for place, values in zip(target.added, added, strict=True):
+            place[:] = values
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What one shard fills of a table's batch, in several views.
+
+    Args:
+        arrays: as they are handed out.
+        rows: the schema's columns, one row after another.
+        mask: (windows, lead + window).
+        added: (windows,) each, in the order of `ADDED`.
+    """
+
+    arrays: Arrays
+    rows: Columns
+    mask: np.ndarray
+    added: tuple[np.ndarray, ...]
 
 
 class Gatherer:
@@ -227,5 +259,7 @@ class Prefetch:
 
 def _close_mask(mask: np.ndarray, items: Items, lead: int) -> None:
     """Zero the mask outside the rows that the window keeps."""
+    if not lead and items.kept.min() >= mask.shape[1]:
+        return
     place = np.arange(mask.shape[1]) - lead
     mask[(place < 0) | (place >= items.kept[:, None])] = 0

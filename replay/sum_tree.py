@@ -7,13 +7,12 @@ would let the sums drift away from the leaves. The loops are compiled where numb
 their place, level by level, and adds in the same order, so that both find the same slots.
 """
 
-import importlib
-import inspect
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
+
+from replay.compiling import compiled
 
 FAN_OUT, FAN_BITS = 4, 2  # a wider node costs more additions than it saves steps
 FEWEST_LEAVES = 64
@@ -110,25 +109,15 @@ def _first_nodes(leaves: int) -> np.ndarray:
 
 
 @cache
-def _kernels(compiled: bool) -> tuple[Write, Find]:
+def _kernels(loops: bool) -> tuple[Write, Find]:
     """How to write and to find."""
-    if compiled:
+    if loops:
         try:
-            numba = importlib.import_module("numba")
+            write = compiled(_write_by_loops, "int64(float64[::1], int64[::1], int64[::1], float64[::1])")
+            return write, compiled(_find_by_loops, "int64[::1](float64[::1], int64[::1], float64[::1])")
         except ImportError:
-            return _kernels(False)
-        write = _compile(numba, _write_by_loops, "int64(float64[::1], int64[::1], int64[::1], float64[::1])")
-        find = _compile(numba, _find_by_loops, "int64[::1](float64[::1], int64[::1], float64[::1])")
-        return write, find
+            pass
     return _write_by_levels, _find_by_levels
-
-
-def _compile(numba: Any, function: Callable, signature: str) -> Callable:
-    plain = inspect.unwrap(function)  # a type checker may have wrapped it
-    try:
-        return numba.njit(signature, cache=True)(plain)
-    except (RuntimeError, OSError):  # no folder in which to keep the result, or no room there
-        return numba.njit(signature)(plain)
 
 
 def _write_by_loops(nodes: np.ndarray, firsts: np.ndarray, slots: np.ndarray, masses: np.ndarray) -> int:
