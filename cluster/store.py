@@ -101,9 +101,10 @@ class ShardProcess:
         """
         self._take(steps[-1], rank, priorities)
         await self._ready(steps[0], ranks)
-        draws = [self._shard.draw(steps[0], rank, ranks, done=done)]
-        for step in steps[1:]:
-            if self._shard.missing(step) or not self._all_asked(step, ranks):
+        further = sum(self._all_asked(step, ranks) for step in steps[1:])
+        draws = [self._shard.draw(steps[0], rank, ranks, done=done, further=further)]
+        for step in steps[1 : 1 + further]:
+            if self._shard.missing(step):
                 break
             draws.append(self._shard.draw(step, rank, ranks, done=done))
         await self._tell()

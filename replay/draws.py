@@ -1,6 +1,6 @@
 """Draws: windows that a shard has chosen for one learner step, until every rank is done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -19,9 +19,8 @@ class Formed:
     learners read it cannot change what they see.
     """
 
-    def __init__(self, tables: Mapping[str, Table], chosen: Mapping[str, Chosen], sources: Sources) -> None:
-        self._tables = dict(tables)
-        self.items = {name: _items(tables[name], drawn, sources) for name, drawn in chosen.items()}
+    def __init__(self, tables: Mapping[str, Table], items: dict[str, Items], sources: Sources) -> None:
+        self._tables, self.items = dict(tables), items
         self._segments = self._touched(self.items, sources)
         sources.pin(self._segments, 1)
 
@@ -54,6 +53,15 @@ class Formed:
             for further in range(int((last - first).max()) + 1):
                 codes.update((drawn.writers << INDEX_BITS | np.minimum(first + further, last)).tolist())
         return [(code >> INDEX_BITS, code & ((1 << INDEX_BITS) - 1)) for code in sorted(codes)]
+
+
+def formed(
+    steps: Sequence[int], tables: Mapping[str, Table], chosen: Mapping[str, Chosen], sources: Sources
+) -> dict[int, Formed]:
+    """The draws of some steps, out of all that was chosen for them, one step after another."""
+    items = {name: _items(tables[name], drawn, sources) for name, drawn in chosen.items()}
+    parts = [{name: _slice(drawn, place, len(steps)) for name, drawn in items.items()} for place in range(len(steps))]
+    return {step: Formed(tables, part, sources) for step, part in zip(steps, parts, strict=True)}
 
 
 class Draws:

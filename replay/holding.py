@@ -1,5 +1,7 @@
 """A holding: the windows that one table holds in one shard, each in a slot of its own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from replay.even import Even
@@ -130,13 +132,14 @@ class Holding:
         self._insert(windows, versions, priorities=priorities, reads=reads)
         self.counts["inserted"] += count
 
-    def draw(self, rng: np.random.Generator) -> Chosen:
-        """This shard's windows of one batch; those that were read often enough leave.
+    def draw(self, rngs: Sequence[np.random.Generator]) -> Chosen:
+        """This shard's windows of a batch, or of several one after another if the table is `steady`: one for each rng.
 
         The caller refers to their segments before anything else happens.
         """
         bounded = self.table.read_limit > 0
-        slots, probabilities = self._choose(rng)
+        choices = [self._choose(rng) for rng in rngs]
+        slots, probabilities = (np.concatenate(part) for part in zip(*choices, strict=True))
         if self.table.select == "fifo":
             # Not by arrival: the same windows are in the same order, whichever actor was faster.
             streams, _, _, lives = self._sources.facts[self._columns[slots, _SOURCE]].T
@@ -186,11 +189,9 @@ class Holding:
         if not known.all():
             self.counts["priorities_stale"] += len(ids) - int(known.sum())
             slots, priorities = slots[known], priorities[known]
-        if not len(slots):
-            return
         self.counts["priorities_set"] += len(slots)
         self._priorities[slots] = priorities
-        self._highest = max(self._highest, float(priorities.max()))
+        self._highest = max(self._highest, float(priorities.max(initial=0.0)))
         for selector in self._selectors():
             selector.update(slots, priorities)
 
@@ -292,7 +293,7 @@ class Holding:
 
 def _windows_of(columns: np.ndarray) -> Windows:
     """The windows in `COLUMNS` (n, 6)."""
-    return Windows(columns[:, _SOURCE], columns[:, _START], columns[:, _FLOOR])
+    return Windows(*columns.T[[_SOURCE, _START, _FLOOR]])
 
 
 _WINDOW = ("sources", "starts", "floors")

@@ -93,7 +93,8 @@ def recover(
     shard.told = told or shard.told
     if until is None or step < until:
         for method, *arguments in records:
-            _repeat(shard, method, arguments)
+            # Draws that were formed together are the same one after another.
+            _repeat(shard, method, [step for step in arguments if until is None or method != "form" or step < until])
             if until is not None and shard.drawn >= until:
                 break
     return shard

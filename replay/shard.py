@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from replay.checks import CommitLost, check_batches, check_continues, check_room, check_watched
-from replay.draws import Draws, Formed
+from replay.draws import Draws, Formed, formed
 from replay.holding import Holding
 from replay.limiter import check_ratio
 from replay.messages import Commit, Draw, NotReady
@@ -132,7 +132,7 @@ class Shard:
                     return f'table "{name}" {text}'
         return ""
 
-    def draw(self, step: int, rank: int = 0, ranks: int = 1, *, done: int | None = None) -> Draw:
+    def draw(self, step: int, rank: int = 0, ranks: int = 1, *, done: int | None = None, further: int = 0) -> Draw:
         """Rank's share of draw `step`; asking again gives the same answer.
 
         Args:
@@ -140,6 +140,7 @@ class Shard:
             rank: of the asking reader among `ranks`.
             ranks: how many share every draw.
             done: the rank has read all draws before this one: their rows may go once all ranks have. None: `step`.
+            further: draws that are asked for next, before anything else happens; together they cost less.
 
         Raises:
             NotReady: a table holds too few windows; nothing was drawn from any.
@@ -153,26 +154,26 @@ class Shard:
         if step not in self._draws.formed:
             if missing := self.missing(step):
                 raise NotReady(missing)
-            self.form(step)
+            count = 1 + further * all(table.steady for table in self.tables.values())
+            self.form(*(each for each in range(step, step + count) if each not in self._draws.formed))
         return self._draws.formed[step].for_rank(rank, ranks, self.sources)
 
-    def form(self, step: int) -> Formed:
-        """Choose the windows of a draw; all tables must be ready."""
+    def form(self, *steps: int) -> None:
+        """Choose the windows of a draw, for which all tables must be ready; of several if tables are steady."""
         self.segments.collect()
-        self.record(("form", step))
+        self.record(("form", *steps))
         chosen = {}
         for name, holding in self.holdings.items():
-            # crc32, because Python's own hash of a string differs from process to process.
-            rng = np.random.default_rng([self._seed, self.index, zlib.crc32(name.encode()), step])
             holding.settle()
-            chosen[name] = holding.draw(rng)
-        formed = self._draws.formed[step] = Formed(self.tables, chosen, self.sources)
+            seeds = (self._seed, self.index, zlib.crc32(name.encode()))  # Python's hash differs in every process
+            chosen[name] = holding.draw([np.random.default_rng([*seeds, step]) for step in steps])
+        self._draws.formed |= formed(steps, self.tables, chosen, self.sources)
         for name, holding in self.holdings.items():
             holding.leave(chosen[name])
-        self.drawn = max(self.drawn, step + 1)
+        self.drawn = max(self.drawn, steps[-1] + 1)
         self._release_freed()
-        self.told(self, step, formed)
-        return formed
+        for step in steps:
+            self.told(self, step, self._draws.formed[step])
 
     def finish(self, before: int) -> None:
         """Drop the draws before a step: every rank has read them."""

@@ -133,6 +133,11 @@ class Table:
         return self.remove or ("wait" if self.read_limit else "fifo")
 
     @property
+    def steady(self) -> bool:
+        """Whether a draw changes nothing that the next one finds, so that several can be chosen together."""
+        return not self.read_limit and self.samples_per_insert is None and self.select != "fifo"
+
+    @property
     def by_priority(self) -> bool:
         """Whether priorities decide what is drawn or what leaves."""
         return not {self.select, self.removal}.isdisjoint(("prioritised", "min", "max"))
