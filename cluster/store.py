@@ -217,8 +217,9 @@ class RayShard:
         process: handle of a `ShardProcess`.
         name: for messages.
         patience: seconds that a draw or a commit may wait.
-        ahead: commits that may be under way, and draws that are asked for before their turn: those know nothing of the
-            priorities that are sent meanwhile. 0 where actors and learners take turns.
+        ahead: commits that may be under way, and draws of a call. The next are asked for as soon as the last have come,
+            so up to twice as many are before their turn: they know nothing of the priorities that are sent meanwhile.
+            0 where actors and learners take turns.
     """
 
     def __init__(self, process: Any, name: str, *, patience: float = 600.0, ahead: int = 0) -> None:
@@ -254,7 +255,7 @@ class RayShard:
             self._asked = None
             draws = self._wait_for_rows(asked[1], step)
             self._drawn = dict(enumerate(pickle.loads(draws), start=step))
-        if self._ahead and not self._asked and len(self._drawn) <= 1 + self._ahead // 2:
+        if self._ahead and not self._asked:
             self._asked = self._ask(max(self._drawn) + 1, rank, ranks, step)
         return self._drawn.pop(step)
 
