@@ -49,6 +49,7 @@ class Environments:
         observation_space: of one environment, as recorded.
         action_space: of one environment.
         count: n.
+        info: what the environments said beside the newest observation, as Gymnasium's vector environments say it.
 
     Raises:
         SpaceError: a space has no column.
@@ -68,6 +69,16 @@ class Environments:
         self._ended = np.zeros(count, dtype=np.bool_)
         self._steps = 0
         self._last: dict[str, np.ndarray] = {}
+        self.info: dict[str, Any] = {}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The environment's: `render_modes`, `render_fps` and so on."""
+        return self._vector_env.metadata
+
+    def render(self) -> list[np.ndarray]:
+        """What each environment shows now, (H, W, 3) uint8, where they were made with render_mode="rgb_array"."""
+        return list(self._guarded(self._vector_env.render))
 
     @property
     def in_step(self) -> bool:
@@ -82,7 +93,7 @@ class Environments:
                 is seeded by the first.
         """
         self._ended = np.zeros(self.count, dtype=np.bool_)
-        observation, _ = self._guarded(self._vector_env.reset, seed=_seed_argument(self._vector_env, seeds))
+        observation, self.info = self._guarded(self._vector_env.reset, seed=_seed_argument(self._vector_env, seeds))
         return self._taken(observation)
 
     def step(self, action: np.ndarray) -> Step:
@@ -99,6 +110,7 @@ class Environments:
         value, reward, terminated, truncated, info = self._guarded(
             self._vector_env.step, self._to_environment(action), action=action
         )
+        self.info = info
         reward = np.asarray(reward).astype(np.float32, copy=False)
         self._check_finite("reward", reward, action)
         terminated, truncated = np.asarray(terminated, dtype=np.bool_), np.asarray(truncated, dtype=np.bool_)

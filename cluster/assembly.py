@@ -1,6 +1,7 @@
 """Putting an experiment's parts together: the same ordinary objects, whether one process holds them or many."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from actors.actor import Actor, WeightReader
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from learners.group import Group
 from learners.learner import Learner, WeightPublisher
+from learners.upload import Upload
 from replay.messages import Commit
 from replay.opening import Places
 from replay.remote import Sender, Trajectory
@@ -94,6 +96,7 @@ def make_learner(
     shards: Sequence[ShardLike | FarShard],
     publish: WeightPublisher,
     device: torch.device,
+    failures: Path | None = None,
 ) -> Learner:
     """One rank of the learners, its model drawn from the run's seed, its random numbers from the seed and its rank."""
     torch.manual_seed(experiment.seed)
@@ -114,11 +117,12 @@ def make_learner(
         model,
         experiment.updates,
         tables=experiment.tables,
-        read=Prefetch(sampler) if ahead else sampler,
+        read=Prefetch(sampler, then=Upload(device) if device.type == "cuda" else None) if ahead else sampler,
         publish=publish,
         total_steps=experiment.steps,
         group=group,
         device=device,
+        failures=failures,
     )
 
 

@@ -15,8 +15,9 @@ from cluster.limits import Limits
 from cluster.processes import ActorProcess, LearnerProcess, remote
 from cluster.store import RayShard, ShardProcess
 from cluster.weights import ChannelServer, RayWeights
-from cluster.world import Advance, store_metrics
-from learners.gradient import NotFinite
+from cluster.world import Advance, failures_of, store_metrics
+from learners.checks import OutOfBounds
+from learners.not_finite import NotFinite
 from replay.opening import Places
 
 CHANNEL = "the weight channel"
@@ -108,8 +109,9 @@ class Distributed:
 
     def _start_learner(self, rank: int) -> Any:
         process = remote(LearnerProcess, num_cpus=0, num_gpus=self.experiment.topology.gpus_per_learner)
-        name = f"learner-{rank}"
-        return self._named(name, process.remote(self.experiment, self.spaces, rank, log=self.logs / f"{name}.log"))
+        name, failures = f"learner-{rank}", failures_of(self.places)
+        log = self.logs / f"{name}.log"
+        return self._named(name, process.remote(self.experiment, self.spaces, rank, log=log, failures=failures))
 
     def _start_actor(self, index: int, weights: RayWeights, shard: RayShard, start_block: int) -> Any:
         process, name = remote(ActorProcess, num_cpus=0), f"actor-{index}"
@@ -142,7 +144,7 @@ class Distributed:
                 raise self._death(self.names[process]) from error
             cause = getattr(error, "cause", error)
             # A process that ends takes down those that wait for it: name the one that began.
-            if not isinstance(cause, EnvironmentFailed | NotFinite) and (name := self._dead()):
+            if not isinstance(cause, EnvironmentFailed | NotFinite | OutOfBounds) and (name := self._dead()):
                 raise self._death(name) from error
             if not isinstance(cause, Exception):
                 raise

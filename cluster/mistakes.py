@@ -13,9 +13,12 @@ from cluster.experiment import ExperimentError
 from cluster.recipe import RecipeError
 from cluster.run_folder import RunFolderError
 from learners.checkpoint import CheckpointError
-from learners.gradient import NotFinite
+from learners.checks import OutOfBounds
+from learners.description import DescriptionError
+from learners.exported import ExportError
 from learners.learner import StaleRows
 from learners.nets.encoders import EncoderError
+from learners.not_finite import NotFinite
 from learners.objective import MethodError
 from learners.update import UpdateError
 from replay.archive import CorruptSegment
@@ -29,11 +32,13 @@ from replay.segment import StoreError
 from replay.table import TableError
 
 MISTAKES = (
+    DescriptionError,
     EncoderError,
     EnvironmentFailed,
     EnvironmentProblem,
     ExchangeError,
     ExperimentError,
+    ExportError,
     MethodError,
     NotLogged,
     RecipeError,
@@ -54,6 +59,7 @@ TROUBLES = (
     JournalError,
     NotFinite,
     OSError,
+    OutOfBounds,
     ProcessDied,
     StaleRows,
     TimeoutError,

@@ -88,10 +88,10 @@ class ActorProcess:
 class LearnerProcess:
     """A learner in a process of its own."""
 
-    def __init__(self, experiment: Experiment, spaces: Spaces, rank: int, *, log: Path) -> None:
+    def __init__(self, experiment: Experiment, spaces: Spaces, rank: int, *, log: Path, failures: Path) -> None:
         log_to(log)
         torch.set_num_threads(experiment.topology.threads)
-        self._experiment, self._spaces, self._rank = experiment, spaces, rank
+        self._experiment, self._spaces, self._rank, self._failures = experiment, spaces, rank, failures
         self._between_steps = True
 
     def address(self) -> str:
@@ -106,7 +106,15 @@ class LearnerProcess:
         experiment, device = self._experiment, learning_device(self._experiment)
         group = join(address, self._rank, experiment.topology.learners, device=device)
         reachable = [shard if shard.near() else FarRayShard(shard) for shard in shards]
-        self._learner = make_learner(experiment, self._spaces, group, shards=reachable, publish=weights, device=device)
+        self._learner = make_learner(
+            experiment,
+            self._spaces,
+            group,
+            shards=reachable,
+            publish=weights,
+            device=device,
+            failures=self._failures,
+        )
         if resume is not None:
             checkpoints.restore(self._learner, resume)
         self._learner.announce()

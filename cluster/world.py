@@ -119,6 +119,7 @@ class Local:
             shards=self.shards,
             publish=weights,
             device=learning_device(self.experiment),
+            failures=failures_of(self.places),
         )
         if self.resume is not None:
             checkpoints.restore(self.learner, self.resume)
@@ -192,6 +193,11 @@ class Local:
 def learning_device(experiment: Experiment) -> torch.device:
     """Where a learner learns: on its GPU if it was given one."""
     return torch.device("cuda" if experiment.topology.gpus_per_learner else "cpu")
+
+
+def failures_of(places: Places) -> Path:
+    """Where a learner keeps the minibatch that ended a run."""
+    return places.kept.parent / "failures"
 
 
 def store_metrics(statistics: dict[str, float], so_far: dict[str, float]) -> dict[str, float]:

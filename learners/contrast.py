@@ -1,9 +1,21 @@
-"""Contrastive learning's shared arithmetic: scores, InfoNCE, and what a representation's health is read from."""
+"""Contrastive learning's shared arithmetic: scores, InfoNCE, margins, and a representation's health."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
+
+from learners.objective import Bound
+
+PICKING = {
+    "loss": Bound(least=-1e-3, otherwise="a cross-entropy is never negative: terms or masks are wrong"),
+    "accuracy": Bound(-1e-3, 1.001, "a share of rows lies between 0 and 1: terms or masks are wrong"),
+    "information": Bound(least=0.0, stops=False),  # below 0 is worse than chance: nothing is learned yet, or ever
+}
+"""Bounds of the metrics of objectives that pick the own key out of others (InfoNCE)."""
 
 
 def info_nce(
@@ -34,6 +46,17 @@ def info_nce(
     return loss, ((logits.argmax(1) == positive) & known).to(logits.dtype)
 
 
+def shuffled(positive: Int[Tensor, " n"], among: Bool[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Pairs that mean nothing: the positives of the queries in `among`, handed round at random among these.
+
+    The control of every contrastive claim: the same loss, cost and gradient noise, without what belongs together.
+    """
+    rows = among.nonzero().flatten()
+    permuted = positive.clone()
+    permuted[rows] = positive[rows[torch.randperm(len(rows), device=rows.device)]]
+    return permuted
+
+
 def bilinear(
     query: Float[Tensor, "n F"], key: Float[Tensor, "m G"], weight: Float[Tensor, "F G"]
 ) -> Float[Tensor, "n m"]:
@@ -44,6 +67,62 @@ def bilinear(
 def cosine(query: Float[Tensor, "n F"], key: Float[Tensor, "m F"], temperature: float) -> Float[Tensor, "n m"]:
     """Cosine similarities of every query with every key, divided by a temperature."""
     return normalize(query, dim=-1) @ normalize(key, dim=-1).T / temperature
+
+
+def distance(query: Float[Tensor, "n F"], key: Float[Tensor, "m F"], temperature: float) -> Float[Tensor, "n m"]:
+    """Negative squared distances (L2) of every query from every key, divided by a temperature."""
+    # Without a square root, whose gradient is infinite where a query is its key.
+    squares = query.square().sum(1, keepdim=True) + key.square().sum(1)
+    return (2 * query @ key.T - squares) / temperature
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How queries are compared with keys; the higher, the more alike.
+
+    Attributes:
+        kind: "bilinear", q^T W k with W learned by the objective; "cosine"; "distance", the negative squared one.
+        temperature: divides the scores. 1 suits "bilinear", whose W has a scale of its own, 0.1 suits "cosine".
+    """
+
+    kind: Literal["bilinear", "cosine", "distance"] = "bilinear"
+    temperature: float = 1.0
+
+    def __call__(
+        self, query: Float[Tensor, "n F"], key: Float[Tensor, "m G"], weight: Float[Tensor, "F G"] | None = None
+    ) -> Float[Tensor, "n m"]:
+        """Every query with every key; bilinear without a matrix is the dot product."""
+        if self.kind == "cosine":
+            return cosine(query, key, self.temperature)
+        if self.kind == "distance":
+            return distance(query, key, self.temperature)
+        return (query @ key.T if weight is None else bilinear(query, key, weight)) / self.temperature
+
+
+def triplet_margin(
+    anchor: Float[Tensor, "n F"], positive: Float[Tensor, "n F"], negative: Float[Tensor, "n F"], margin: float
+) -> Float[Tensor, " n"]:
+    """How far each triplet is from its negative lying `margin` further off than its positive, in squared distance.
+
+    Exactly `margin` everywhere when collapsed to a point.
+
+    Reference: Schroff et al., arXiv:1503.03832, eq. 3.
+    """
+    near, far = ((anchor - other).square().sum(1) for other in (positive, negative))
+    return (near - far + margin).clamp(min=0)
+
+
+def pairwise_margin(
+    left: Float[Tensor, "n F"], right: Float[Tensor, "n F"], alike: Bool[Tensor, " n"], margin: float
+) -> Float[Tensor, " n"]:
+    """Half the squared distance of pairs that are alike; half the squared lack of `margin` of those that are not.
+
+    Reference: Hadsell, Chopra, LeCun 2006, "Dimensionality reduction by learning an invariant mapping", eq. 4.
+    """
+    square = (left - right).square().sum(1)
+    # The root's gradient is infinite at 0, where a collapsed representation stands.
+    lack = (margin - (square + 1e-12).sqrt()).clamp(min=0)
+    return 0.5 * torch.where(alike, square, lack.square())
 
 
 def similarities(

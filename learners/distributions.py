@@ -4,7 +4,6 @@
 generator, while an actor's randomness must come from its own numpy one.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,9 +16,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from learners.gaussians import DiagonalGaussian, SquashedGaussian, to_tensor
 from learners.objective import MethodError
-
-HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 @runtime_checkable
@@ -66,7 +64,8 @@ class Categorical:
     @cached_property
     def log_probs(self) -> Float[Tensor, "*rows actions"]:
         """Normalised log-probabilities."""
-        return self.logits.log_softmax(-1)
+        with torch.enable_grad():  # kept for whoever asks next, who may want gradients
+            return self.logits.log_softmax(-1)
 
     def log_prob(self, action: Integer[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
         """Log-probability of each row's action."""
@@ -91,7 +90,7 @@ class Categorical:
     def sample(self, rng: np.random.Generator) -> Integer[Tensor, "*rows"]:
         """One action per row, by inverting the cumulative distribution."""
         cumulative = self.log_probs.detach().double().exp().cumsum(-1)
-        uniform = _to_tensor(rng.random(self.logits.shape[:-1]), cumulative)
+        uniform = to_tensor(rng.random(self.logits.shape[:-1]), cumulative)
         index = (cumulative <= (uniform * cumulative[..., -1]).unsqueeze(-1)).sum(-1)
         return index.clamp(max=self.logits.shape[-1] - 1) + self.start
 
@@ -118,7 +117,8 @@ class MultiDiscrete:
     def choices(self) -> tuple[Categorical, ...]:
         """One `Categorical` for each choice."""
         starts = self.starts or (0,) * len(self.sizes)
-        return tuple(map(Categorical, self.logits.split(self.sizes, -1), starts))
+        with torch.enable_grad():  # as in `Categorical.log_probs`
+            return tuple(map(Categorical, self.logits.split(self.sizes, -1), starts))
 
     def log_prob(self, action: Integer[Tensor, "*rows choices"]) -> Float[Tensor, "*rows"]:
         """Log-probability of all choices together."""
@@ -180,65 +180,26 @@ class Bernoulli:
     def sample(self, rng: np.random.Generator) -> Integer[Tensor, "*rows bits"]:
         """One setting of all switches per row."""
         on = self.logits.detach().double().sigmoid()
-        return (_to_tensor(rng.random(self.logits.shape), on) < on).to(torch.uint8)
+        return (to_tensor(rng.random(self.logits.shape), on) < on).to(torch.uint8)
 
     def parameters(self) -> dict[str, Tensor]:
         """Its logits."""
         return {"logits": self.logits}
 
 
-@dataclass(frozen=True)
-class DiagonalGaussian:
-    """A normal distribution with independent coordinates, not squashed: bounds are the environment's affair.
-
-    Attributes:
-        mean: its centre, and its mode.
-        log_std: logarithm of each coordinate's standard deviation; (action,) if it does not depend on the row.
-    """
-
-    mean: Float[Tensor, "*rows action"]
-    log_std: Float[Tensor, "*#rows action"]
-
-    def log_prob(self, action: Float[Tensor, "*rows action"]) -> Float[Tensor, "*rows"]:
-        """Log-density of each row's action."""
-        z = (action - self.mean) * (-self.log_std).exp()
-        return -(0.5 * z.square() + self.log_std + HALF_LOG_TWO_PI).sum(-1)
-
-    def entropy(self) -> Float[Tensor, "*rows"]:
-        """Differential entropy in nats; may be negative."""
-        return (self.log_std.expand_as(self.mean) + HALF_LOG_TWO_PI + 0.5).sum(-1)
-
-    def kl(self, other: "DiagonalGaussian") -> Float[Tensor, "*rows"]:
-        """KL(self || other) in nats."""
-        ratio = (2 * (self.log_std - other.log_std)).exp()
-        shift = (self.mean - other.mean).square() * (-2 * other.log_std).exp()
-        return (other.log_std - self.log_std + 0.5 * (ratio + shift - 1)).sum(-1)
-
-    def mode(self) -> Float[Tensor, "*rows action"]:
-        """The mean."""
-        return self.mean
-
-    def sample(self, rng: np.random.Generator) -> Float[Tensor, "*rows action"]:
-        """One action per row."""
-        noise = _to_tensor(rng.standard_normal(self.mean.shape), self.mean)
-        return (self.mean + self.log_std.exp() * noise).detach()
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Mean and log standard deviation, both of one row's shape."""
-        return {"mean": self.mean, "log_std": self.log_std.expand_as(self.mean)}
-
-
-def distribution_for(space: gym.Space) -> tuple[int, Callable[..., Distribution]]:
+def distribution_for(space: gym.Space, *, squashed: bool = False) -> tuple[int, Callable[..., Distribution]]:
     """How many numbers a policy head must give for an action space, and what makes a distribution of them.
 
     Args:
         space: Discrete, MultiDiscrete, MultiBinary, or a floating-point Box; vectors, not matrices.
+        squashed: into the bounds of a Box.
 
     Returns:
-        The size, and a function of the head's output; for a Box `DiagonalGaussian`, which takes a `log_std` as well.
+        The size, and a function of the head's output; for a Box `DiagonalGaussian`, which takes a `log_std` as well, or
+        `SquashedGaussian`, which also takes `low` and `high`.
 
     Raises:
-        MethodError: another kind of space; names it.
+        MethodError: another kind of space, or a Box without bounds to be squashed into; names it.
     """
     match space:
         case gym.spaces.Discrete():
@@ -249,12 +210,10 @@ def distribution_for(space: gym.Space) -> tuple[int, Callable[..., Distribution]
         case gym.spaces.MultiBinary() if len(space.shape) == 1:
             return int(space.shape[0]), Bernoulli
         case gym.spaces.Box() if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-            return int(space.shape[0]), DiagonalGaussian
+            if squashed and not (np.isfinite(space.high - space.low) & (space.high > space.low)).all():
+                raise MethodError(f"action space {space} has no bounds to be squashed into: use squashed=False")
+            return int(space.shape[0]), SquashedGaussian if squashed else DiagonalGaussian
     raise MethodError(
         f"action space {space} has no distribution: use Discrete, or a one-dimensional MultiDiscrete, MultiBinary or "
         "floating-point Box (gymnasium.wrappers.TransformAction can flatten a matrix)"
     )
-
-
-def _to_tensor(array: Any, like: Tensor) -> Tensor:
-    return torch.as_tensor(array, dtype=like.dtype, device=like.device)

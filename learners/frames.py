@@ -25,6 +25,14 @@ def stacked_column(column: Column, stack: int) -> Column:
     return Column(column.dtype, (stack * channels, height, width))
 
 
+def cropped_column(column: Column, side: int) -> Column:
+    """What a stacked image column looks like once a square of `side` pixels is cut out."""
+    planes, height, width = column.shape
+    if side > min(height, width):
+        raise MethodError(f"crop is {side}, and the images are {height}x{width}: choose a smaller one, or 0")
+    return Column(column.dtype, (planes, side, side))
+
+
 def _planes(frames: np.ndarray) -> np.ndarray:
     """Frames (n, H, W), (n, H, W, C) or (n, C, H, W) as planes (n, C, H, W). At most four channels come last."""
     if frames.ndim == 3:

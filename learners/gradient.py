@@ -1,23 +1,20 @@
 """Joint optimisation: a minibatch holds a slice of each table, all objectives' terms are summed, one backward pass."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from learners.augment import Augmentation
+from learners.augment import Augmentation, augmented
 from learners.group import Group
+from learners.minibatches import Rows, Windows
 from learners.model import Model
-from learners.objective import Batch, Objective, Term, reduce, tagged_terms
+from learners.not_finite import check_finite
+from learners.objective import Batch, Objective, Term, concluded, reduce, tagged_terms
 from learners.priorities import TermSizes
 from learners.update import Average, Priorities, Update, UpdateError
-
-
-class NotFinite(RuntimeError):
-    """A loss or a gradient became NaN or infinite; names the term or the parameter."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,13 @@ class Gradient:
         anneal: whether it falls linearly to 0 over the run.
         epochs: passes over each batch.
         minibatches: optimiser steps per pass.
+        accumulate: parts in which a minibatch goes through the encoders, one after the other, so that only one part's
+            activations are in memory. The loss is that of the whole minibatch, negatives included; the encoders'
+            forward pass is made twice.
+        compile: encoders are compiled with torch.compile; the first learner steps then take minutes.
         max_gradient_norm: global norm to which gradients are clipped.
         max_kl: stop a learner step's remaining minibatches once `train/approx_kl` exceeds it; None: never.
-        augment: applied to the image that every objective sees, policy terms included ("crop only" where there is no
+        augment: applied to what every objective sees, policy terms included ("crop only" where there is no
             contrastive term); None leaves frames as they were acted on.
         then: updates made after every optimiser step, such as the `Average` that moves a momentum encoder.
         priorities: by prioritised table, the tag of the term whose mean size over a window's rows becomes its priority,
@@ -44,6 +45,8 @@ class Gradient:
     anneal: bool = False
     epochs: int = 4
     minibatches: int = 4
+    accumulate: int = 1
+    compile: bool = False
     max_gradient_norm: float = 0.5
     max_kl: float | None = None
     augment: Augmentation | None = None
@@ -51,7 +54,8 @@ class Gradient:
     priorities: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("minibatches", 1), ("lr", 0.0), ("max_gradient_norm", 0.0)):
+        counts = {"epochs": 1, "minibatches": 1, "accumulate": 1}
+        for name, least in {**counts, "lr": 0.0, "max_gradient_norm": 0.0}.items():
             if not getattr(self, name) >= least:  # not a number is no better
                 raise UpdateError(f"{name} is {getattr(self, name)}, wanted at least {least}")
 
@@ -72,10 +76,13 @@ class GradientEngine:
 
     def __init__(self, update: Gradient, model: Model, group: Group) -> None:
         self.update, self.model, self.group = update, model, group
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.Adam(parameters, lr=update.lr, eps=1e-5, fused=True)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=update.lr, eps=1e-5, fused=True)
+        if update.compile:
+            model.compile_encoders()
         self.then = [after.start(model, group) for after in update.then]
-        self.whole_windows = model.core is not None or any(o.recurrent for o in update.objectives.values())
+        recurrent = model.core is not None or any(o.recurrent for o in update.objectives.values())
+        self.pieces: type[Rows] | type[Windows] = Windows if recurrent else Rows
         self.checked = False
         self.priorities: Priorities = {}
         self.sizes = TermSizes(update.priorities)
@@ -89,13 +96,15 @@ class GradientEngine:
         }
         history = list(self._descend(prepared))
         self.priorities = self.sizes.take()
-        return self._summary(history)
+        closing = [concluded(o, self.model, prepared[table], self.group) for table, o in self.update.objectives.items()]
+        return self._summary(history) | {tag: value for metrics in closing for tag, value in metrics.items()}
 
     def _descend(self, batches: Mapping[str, Batch]) -> Iterator[dict[str, float]]:
         """Minibatch after minibatch; each one's means."""
+        tables = {table: self.pieces(batch) for table, batch in batches.items()}
         for _ in range(self.update.epochs):
-            for slices in self._minibatches(batches):
-                values = self._minibatch(slices)
+            for slices in zip(*(pieces.shuffled(self.update.minibatches) for pieces in tables.values()), strict=True):
+                values = self._minibatch(dict(zip(tables, slices, strict=True)))
                 yield values
                 if self.update.max_kl is not None and values.get("train/approx_kl", 0.0) > self.update.max_kl:
                     return
@@ -105,43 +114,44 @@ class GradientEngine:
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
 
-    def _minibatches(self, batches: Mapping[str, Batch]) -> Iterator[dict[str, Batch]]:
-        """One shuffled pass: a dict with a slice of every table per minibatch."""
-        split = whole_windows if self.whole_windows else shuffled_rows
-        parts = [split(batch, self.update.minibatches) for batch in batches.values()]
-        for slices in zip(*parts, strict=True):
-            yield dict(zip(batches, slices, strict=True))
-
     def _minibatch(self, slices: Mapping[str, Batch]) -> dict[str, float]:
         """One joint backward pass and optimiser step; the terms' means."""
-        terms: dict[str, Term] = {}
-        for table, batch in slices.items():
-            objective, batch = self.update.objectives[table], self._augmented(batch)
-            new = tagged_terms(objective, self.model, self.model(batch), batch)
-            if shared := terms.keys() & new.keys():
-                raise UpdateError(f"several tables give the terms {sorted(shared)}: give one objective another group")
-            self.sizes.note(table, batch, new)
-            terms |= new
-        loss, means = reduce(terms, self.group)
-        self.optimiser.zero_grad()
-        loss.backward()
+        slices = {table: self._augmented(batch) for table, batch in slices.items()}
+        with self.model.encoding_in(self.update.accumulate):
+            loss, means = reduce(self._terms(slices), self.group)
+            for parameter in self.parameters:  # as `zero_grad`, without its twenty calls for each
+                parameter.grad = None
+            loss.backward()
         self.group.sum_gradients(self.model)
         if not self.checked:
             self._check_reach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.update.max_gradient_norm)
+        norm = clip([p.grad for p in self.parameters if p.grad is not None], self.update.max_gradient_norm)
         values = dict(zip([*means, "train/gradient_norm"], torch.stack([*means.values(), norm]).tolist(), strict=True))
-        self._check_finite(values)
+        check_finite(values, objectives=self.update.objectives, slices=slices, model=self.model, group=self.group)
         self.optimiser.step()
         for after in self.then:
             after.step(slices, progress=0.0)
         return values
 
+    def _terms(self, slices: Mapping[str, Batch]) -> dict[str, Term]:
+        """The terms of all tables, from one forward pass over each."""
+        terms: dict[str, Term] = {}
+        for table, batch in slices.items():
+            new = tagged_terms(self.update.objectives[table], self.model, self.model(batch), batch)
+            if shared := terms.keys() & new.keys():
+                raise UpdateError(f"several tables give the terms {sorted(shared)}: give one objective another group")
+            self.sizes.note(table, batch, new)
+            terms |= new
+        return terms
+
     def _augmented(self, batch: Batch) -> Batch:
         if self.update.augment is None:
             return batch
-        images = {name: self.update.augment(batch[name].flatten(0, 1)).unflatten(0, batch[name].shape[:2])
-                  for name in self.model.image_columns}  # fmt: skip
-        return batch | images
+        # An action mask is what the environment allows, not what is seen: with noise on it everything would be allowed.
+        seen = {name: c for name, c in self.model.observation(batch).items() if name not in self.model.masks}
+        columns = {name: column.flatten(0, 1) for name, column in seen.items()}
+        changed = augmented(self.update.augment, columns, self.model.image_columns)
+        return batch | {name: column.unflatten(0, batch["mask"].shape) for name, column in changed.items()}
 
     def _check_reach(self) -> None:
         """Once: no parameter outside what the objectives declare received a gradient."""
@@ -151,15 +161,6 @@ class GradientEngine:
             if reached and name.split(".")[0] not in declared:
                 raise UpdateError(f"{name} received a gradient, but the objectives declare only {sorted(declared)}")
         self.checked = True
-
-    def _check_finite(self, values: Mapping[str, float]) -> None:
-        wrong = [name for name, value in values.items() if not math.isfinite(value)]
-        if wrong:
-            names = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-            raise NotFinite(
-                f"{', '.join(wrong)} became {values[wrong[0]]}; first parameter with a bad gradient: "
-                f"{names[0] if names else 'none'}. The parameters are those before this step"
-            )
 
     def _summary(self, history: list[dict[str, float]]) -> dict[str, float]:
         """Means over the minibatches; of the first minibatch where it alone tells (`ratio_error`)."""
@@ -180,28 +181,22 @@ class GradientEngine:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back Adam's moments; schedules follow the run's progress and need no state."""
-        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         restored: dict[int, dict[str, Tensor]] = {}
         for key, value in state.items():
             index, name = key.split("/")
-            if value.shape == parameters[int(index)].shape:
+            if value.shape == self.parameters[int(index)].shape:
                 # In the parameter's own memory format (channels_last): the fused optimiser pairs them as they lie.
-                value = torch.empty_like(parameters[int(index)]).copy_(value)
+                value = torch.empty_like(self.parameters[int(index)]).copy_(value)
             restored.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": restored})
 
 
-def shuffled_rows(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch's decided rows in random order, as `parts` batches of shape (n, 1, ...)."""
-    flat = {name: column.flatten(0, 1) for name, column in batch.items() if column.ndim > 1}
-    decided = flat["mask"].nonzero().flatten()
-    order = decided[torch.randperm(len(decided), device=decided.device)]
-    for rows in order.tensor_split(parts):
-        yield {name: column.index_select(0, rows).unsqueeze(1) for name, column in flat.items()}
+def clip(gradients: list[Tensor], most: float) -> Tensor:
+    """Scale gradients so that their norm, all taken together, is at most this; returns the norm before.
 
-
-def whole_windows(batch: Batch, parts: int) -> Iterator[Batch]:
-    """The batch's windows in random order, as `parts` batches of shape (windows / parts, T, ...)."""
-    order = torch.randperm(len(batch["mask"]), device=batch["mask"].device)
-    for windows in order.tensor_split(parts):
-        yield {name: column.index_select(0, windows) for name, column in batch.items()}
+    As `torch.nn.utils.clip_grad_norm_`, which sorts them by device and dtype first: on small networks that takes 4 % of
+    a learner step.
+    """
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm

@@ -65,6 +65,14 @@ class Group:
         distributed.all_reduce(flat)
         return flat
 
+    def gather(self, text: str) -> list[str]:
+        """Every rank's text, in the order of ranks."""
+        if self.size == 1:
+            return [text]
+        texts: list[str] = [""] * self.size
+        distributed.all_gather_object(texts, text)
+        return texts
+
     def broadcast(self, module: nn.Module) -> None:
         """Give every rank the parameters and statistics of rank 0."""
         if self.size == 1:

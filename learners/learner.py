@@ -3,17 +3,23 @@
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from learners.burn_in import burnt_in
+from learners.checks import Checks
 from learners.frames import stack_windows
 from learners.group import Group
+from learners.masks import check_decisions
 from learners.model import Model
+from learners.not_finite import NotFinite, kept
 from learners.objective import Batch
-from learners.update import Update
+from learners.update import Engine, Update
+from learners.upload import moved_to
 from replay.table import Table
 
 
@@ -21,10 +27,10 @@ from replay.table import Table
 class BatchReader(Protocol):
     """Where batches come from: `replay.sampler.Sampler`."""
 
-    def read(self, step: int) -> Mapping[str, Mapping[str, np.ndarray]]:
+    def read(self, step: int) -> Mapping[str, Mapping[str, np.ndarray | Tensor]]:
         """The batches of a learner step by table, columns (B, lead + window, ...); waits until there are enough rows.
 
-        The arrays stay valid until the next call.
+        The arrays stay valid until the next call. Tensors are on the learner's device already.
         """
         ...
 
@@ -74,6 +80,7 @@ class Learner:
         total_steps: int,
         group: Group | None = None,
         device: torch.device | str = "cpu",
+        failures: Path | None = None,
     ) -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
@@ -81,6 +88,7 @@ class Learner:
         self.tables, self.read, self.publish, self.total_steps = dict(tables), read, publish, total_steps
         self.group.broadcast(self.model)
         self.engines = [update.start(self.model, self.group) for update in updates]
+        self.checks, self.failures = Checks(updates, self.model, self.tables), failures
         self.version = 0
         self.steps = 0
 
@@ -97,16 +105,19 @@ class Learner:
 
         Raises:
             StaleRows: the batch breaks a table's `max_lag`.
-            NotFinite: a loss or gradient is not a number; the weights are those before.
+            NotFinite: a loss or gradient is not a number; the weights are those before that minibatch, which is kept in
+                the folder of failures.
+            OutOfBounds: a metric left the range that its objective declares.
         """
         started = time.perf_counter()
         batches = {name: self._batch(name, columns) for name, columns in self.read.read(self.version).items()}
         metrics = self._staleness(batches)
         ready = time.perf_counter()
         for engine in self.engines:
-            metrics |= engine.step(batches, progress=min(1.0, self.steps / self.total_steps))
+            metrics |= self._run(engine, batches)
             for table, (items, priorities) in engine.priorities.items():
                 self.read.prioritise(table, items, priorities)
+        metrics |= self.checks(metrics)
         self.version += 1
         # Where nobody explores, what is drawn again and again counts each time.
         once = {name for name, table in self.tables.items() if table.reads_once} or set(self.tables)
@@ -116,16 +127,23 @@ class Learner:
         metrics |= {"time/learner_wait": ready - started, "time/learner_update": time.perf_counter() - ready}
         return metrics | {"train/version": float(self.version), "facts/weights_crc": float(self.checksum())}
 
+    def _run(self, engine: Engine, batches: Mapping[str, Batch]) -> dict[str, float]:
+        """One update; what it stumbled over is kept."""
+        try:
+            return engine.step(batches, progress=min(1.0, self.steps / self.total_steps))
+        except NotFinite as error:
+            if self.failures is None:
+                raise
+            raise kept(error, self.failures / f"version-{self.version}-learner-{self.group.rank}") from None
+
     def close(self) -> None:
         """Stop reading."""
         self.read.close()
 
-    def _batch(self, table: str, columns: Mapping[str, np.ndarray]) -> Batch:
-        """A table's columns on the device, context cut off, frames stacked."""
+    def _batch(self, table: str, columns: Mapping[str, np.ndarray | Tensor]) -> Batch:
+        """A table's columns on the device, context cut off, frames stacked, the core's state burnt in."""
         lead, arity = self.tables[table].lead, self.tables[table].arity
-        tensors = {
-            name: torch.from_numpy(column).to(self.device, non_blocking=True) for name, column in columns.items()
-        }
+        tensors = moved_to(self.device, columns)
         if arity > 1:  # an item's windows follow one another
             tensors = {name: tensor.flatten(0, 1) for name, tensor in tensors.items()}
         batch = {name: t[:, lead:] if t.ndim > 1 else t for name, t in tensors.items()}
@@ -135,7 +153,9 @@ class Learner:
             batch[name] = stack_windows(tensors[name], tensors["step"], stack=self.model.stack, lead=lead)
         for name in ("mask", "reward", "terminated", "truncated"):
             batch[name] = batch[name].float()
-        return batch
+        if self.model.choices:
+            check_decisions(batch, self.model.choices)
+        return batch | burnt_in(self.model, tensors, lead=lead)
 
     def _staleness(self, batches: Mapping[str, Batch]) -> dict[str, float]:
         """Versions between the weights that acted and those that learn, over the decided rows of read-once tables."""

@@ -1,8 +1,10 @@
 """The model: encoder, optional recurrent core, policy and value heads, the objectives' heads and their slow copies."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -10,14 +12,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from learners.augment import centre_crop
 from learners.distributions import Distribution
-from learners.frames import is_image, stacked_column
-from learners.nets.cores import Gru, GruCore
+from learners.frames import cropped_column, is_image, stacked_column
+from learners.masks import ACTION_MASK, choices_of
+from learners.nets.cores import Core, CoreSpec
 from learners.nets.encoders import ImageEncoder, VectorEncoder
 from learners.nets.heads import PolicyHead, ValueHead
 from learners.normalise import RunningMoments
-from learners.objective import Batch, Objective
+from learners.objective import Batch, MethodError, Objective
 from replay.schema import Column
 
 ACTING_PARTS = ("encoder", "core", "policy", "value", "value_encoder", "moments")
@@ -42,17 +47,26 @@ class ActorCritic:
         core: features to context over time; None: the context is the features.
         value_encoder: the critic's own encoder; None: the critic reads the policy's context.
         stack: frames per stack, for images.
+        crop: side of the middle square of images that encoders see, in pixels, unless an augmentation has cut out
+            another one; 0: all of them.
         normalise: whether float observations, and rewards by their returns, are divided by running statistics
             (a `Normalise` update must feed them).
         precision: "bf16" runs encoders under autocast, heads and losses stay fp32.
+        record_distribution: whether the policy records its distribution's parameters with each row, from which an
+            objective or a trust region computes the exact KL (`learners.behaviour`).
+        squashed: whether the Gaussian over a Box's actions is squashed by tanh into its bounds; else the environment
+            clips what it receives.
     """
 
     encoder: EncoderSpec
-    core: Gru | None = None
+    core: CoreSpec | None = None
     value_encoder: EncoderSpec | None = None
     stack: int = 1
+    crop: int = 0
     normalise: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    record_distribution: bool = False
+    squashed: bool = False
 
     def build(
         self, observation: Mapping[str, Column], action_space: gym.Space, objectives: Iterable[Objective] = ()
@@ -76,7 +90,7 @@ class Output:
         context: the core's, (B, T, H); the features where there is no core.
         dist: the policy's distribution over actions.
         value: the critic's estimate, in the units of the (scaled) reward.
-        core_state: the core's state after the last row, (B, H); empty without a core.
+        core_state: the core's state after the last row, (B, S); empty without a core.
     """
 
     features: Float[Tensor, "B T F"]
@@ -98,17 +112,25 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.precision, self.stack = spec, spec.precision, spec.stack
+        self.pieces = 1
         self.image_columns = [name for name, column in observation.items() if is_image(column)]
         self.observation_columns = {
             name: stacked_column(column, spec.stack) if is_image(column) else column
             for name, column in observation.items()
         }
-        self.encoder = spec.encoder.build(self.observation_columns)
-        self.core: GruCore | None = spec.core.build(self.encoder.features) if spec.core else None
-        self.value_encoder = spec.value_encoder.build(self.observation_columns) if spec.value_encoder else None
+        self.choices = choices_of(observation, action_space)
+        self.masks = (ACTION_MASK,) if self.choices else ()
+        seen = {
+            name: cropped_column(column, spec.crop) if spec.crop and name in self.image_columns else column
+            for name, column in self.observation_columns.items()
+            if name not in self.masks
+        }
+        self.encoder = spec.encoder.build(seen)
+        self.core: Core | None = spec.core.build(self.encoder.features) if spec.core else None
+        self.value_encoder = spec.value_encoder.build(seen) if spec.value_encoder else None
         self.features: int = self.encoder.features
         self.context: int = self.core.hidden if self.core else self.features
-        self.policy = PolicyHead(self.context, action_space)
+        self.policy = PolicyHead(self.context, action_space, squashed=spec.squashed, choices=self.choices)
         self.value = ValueHead(self.value_encoder.features if self.value_encoder else self.context)
         self.moments = nn.ModuleDict()
         self.moments_by_column: dict[str, RunningMoments] = {}
@@ -118,17 +140,28 @@ class Model(nn.Module):
         self._add_heads(objectives)
 
     def _add_moments(self, observation: Mapping[str, Column]) -> None:
-        shapes = {name: column.shape for name, column in observation.items() if column.dtype.startswith("float")}
+        floats = [name for name, column in observation.items() if column.dtype.startswith("float")]
+        shapes = {name: observation[name].shape for name in floats if name not in self.masks}
         for name, shape in (shapes | {"discounted_return": ()}).items():
             self.moments_by_column[name] = self.moments[name.replace(".", "/")] = RunningMoments(shape)
 
     def _add_heads(self, objectives: Iterable[Objective]) -> None:
         objectives = list(objectives)
         for objective in objectives:
-            self.heads.update(objective.heads(self))
+            for name, head in objective.heads(self).items():
+                self._add_head(name, head)
         for part in dict.fromkeys(part for objective in objectives for part in objective.slow):
             slow = copy.deepcopy(self.part(part)).requires_grad_(False)
             self.slow_parts[part.replace(".", "/")] = slow
+
+    def _add_head(self, name: str, head: nn.Module) -> None:
+        """A head, unless it is there: objectives on several tables share theirs."""
+        if name not in self.heads:
+            self.heads[name] = head
+            return
+        shapes = [[parameter.shape for parameter in each.parameters()] for each in (self.heads[name], head)]
+        if shapes[0] != shapes[1]:
+            raise MethodError(f'two objectives want the head "{name}" with different sizes: give them the same fields')
 
     def part(self, path: str) -> nn.Module:
         """A part by its path: "encoder", or a piece of an objective's head, "curl.projection"."""
@@ -155,24 +188,61 @@ class Model(nn.Module):
             name: self.moments_by_column[name].normalise(value) if name in self.moments_by_column else value
             for name, value in observation.items()
         }
-        device = next(iter(columns.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = (encoder or self.encoder)(columns)
-        return features.float()
+        if self.spec.crop:
+            columns |= {name: centre_crop(columns[name], self.spec.crop) for name in self.image_columns}
+        encode = partial(self._encoded, encoder or self.encoder)
+        if self.pieces == 1 or not torch.is_grad_enabled():
+            return encode(columns)
+        pieces = max(1, min(self.pieces, len(next(iter(columns.values())))))
+        parts = zip(*(column.tensor_split(pieces) for column in columns.values()), strict=True)
+        encoded = [checkpoint(encode, dict(zip(columns, part, strict=True)), use_reentrant=False) for part in parts]
+        return torch.cat(encoded)
+
+    def _encoded(self, encoder: nn.Module, columns: Batch) -> Tensor:
+        if self.precision == "fp32":  # a context that does nothing takes as long as a small layer
+            return encoder(columns)
+        with torch.autocast(next(iter(columns.values())).device.type, torch.bfloat16):
+            return encoder(columns).float()
+
+    @contextmanager
+    def encoding_in(self, pieces: int) -> Iterator[None]:
+        """Inside, what is to be differentiated goes through encoders in so many pieces.
+
+        Only one piece's activations are in memory at a time: the forward pass keeps none, and the backward pass repeats
+        it piece by piece. All that comes after the encoders sees all rows, so losses that compare rows stay what they
+        are (gradient caching, Gao et al. 2021, https://arxiv.org/abs/2101.06983).
+        """
+        before, self.pieces = self.pieces, pieces
+        try:
+            yield
+        finally:
+            self.pieces = before
+
+    def compile_encoders(self) -> None:
+        """Let torch.compile translate the encoders when they are first used; their parameters stay where they are."""
+        for encoder in (self.encoder, self.value_encoder, *self.slow_parts.values()):
+            if encoder is not None:
+                encoder.compile(dynamic=True)
 
     def forward(self, batch: Batch) -> Output:
-        """The model's output on rows (B, T); a core starts from the state recorded with the first row."""
+        """The model's output on rows (B, T).
+
+        A core starts from the state recorded with the first row, or from what rows before it made of theirs
+        (`start_state`, see `learners.burn_in`).
+        """
         observation = self.observation(batch)
         shape = next(iter(observation.values())).shape[:2]
         flat = {name: value.flatten(0, 1) for name, value in observation.items()}
         features = self.encode(flat).unflatten(0, shape)
         context, core_state = features, features.new_empty(0)
         if self.core is not None:
-            context, core_state = self.core(features, batch["core_state"][:, 0], batch["step"] == 0)
+            state = batch["start_state" if "start_state" in batch else "core_state"][:, 0]
+            context, core_state = self.core(features, state, batch["step"] == 0)
         critic = context
         if self.value_encoder is not None:
             critic = self.encode(flat, self.value_encoder).unflatten(0, shape)
-        return Output(features, context, self.policy(context), self.value(critic), core_state)
+        dist = self.policy(context, *(batch[name] for name in self.masks))
+        return Output(features, context, dist, self.value(critic), core_state)
 
     def acting_weights(self) -> dict[str, np.ndarray]:
         """The parameters and statistics needed to act, as arrays of their own."""

@@ -4,6 +4,7 @@ An objective never averages. It returns `Term`s, one number per row, and `reduce
 mask count of all ranks together, so that two learners on halves of a batch with uneven masks equal one on the whole.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -20,6 +21,10 @@ Batch = dict[str, Tensor]
 """Columns of a batch, each (B, T, ...), time-aligned as in the row layout."""
 
 
+HINGE = 1000.0
+"""Weight of the squared excess of a term's mean over its limit."""
+
+
 class MethodError(ValueError):
     """An objective, a model and spaces that do not fit together: says what was got, what was wanted, what to change."""
 
@@ -32,11 +37,32 @@ class Term:
         value: one number per row, (B, T).
         mask: 1 where the row counts, same shape.
         weight: its factor in the loss. 0 makes it a metric: averaged like any other term, never differentiated.
+        limit: where its mean over all ranks exceeds this, `HINGE` times the squared excess is added to the loss.
     """
 
     value: Float[Tensor, "B T"]
     mask: Float[Tensor, "B T"]
     weight: float = 1.0
+    limit: float = math.inf
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The range of a metric in which its objective can be right, checked after every learner step.
+
+    Attributes:
+        least: the smallest value that is in order.
+        most: the largest.
+        otherwise: what it means when the range is left, and what to do.
+        stops: whether the run ends then; if not, the metric `checks/...` is 1 instead of 0.
+        on_policy: whether this holds only where the rows are of the very weights that the learner step began with.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    otherwise: str = ""
+    stops: bool = True
+    on_policy: bool = False
 
 
 class Objective:
@@ -69,6 +95,18 @@ class Objective:
     def terms(self, model: "Model", out: "Output", batch: Batch) -> dict[str, Term]:
         """The named terms of a minibatch, given the model's output on it."""
         raise NotImplementedError
+
+    def conclude(self, model: "Model", batch: Batch, group: "Group") -> dict[str, float]:
+        """Named metrics of the whole prepared batch after its last gradient step, such as what a controller acts on.
+
+        Here, too, belongs what changes once per learner step: a buffer of a head, which checkpoints then hold. It must
+        come out the same on every rank.
+        """
+        return {}
+
+    def bounds(self, model: "Model") -> dict[str, Bound]:
+        """What its metrics must be in a learner step, by the names of its terms."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -107,8 +145,17 @@ class Sum(Objective):
             for tag, term in tagged_terms(objective, model, out, batch).items():
                 if tag in terms:
                     raise MethodError(f"two parts of a Sum give the term {tag}: give one of them another group")
-                terms[tag] = Term(term.value, term.mask, weight * term.weight)
+                terms[tag] = Term(term.value, term.mask, weight * term.weight, term.limit)
         return terms
+
+    def conclude(self, model: "Model", batch: Batch, group: "Group") -> dict[str, float]:
+        """All parts' closing metrics, tagged."""
+        parts = [concluded(objective, model, batch, group) for _, objective in self.parts.values()]
+        return {tag: value for part in parts for tag, value in part.items()}
+
+    def bounds(self, model: "Model") -> dict[str, Bound]:
+        """All parts' bounds, tagged."""
+        return {tag: b for _, objective in self.parts.values() for tag, b in tagged_bounds(objective, model).items()}
 
 
 def tagged_terms(objective: Objective, model: "Model", out: "Output", batch: Batch) -> dict[str, Term]:
@@ -119,10 +166,24 @@ def tagged_terms(objective: Objective, model: "Model", out: "Output", batch: Bat
     return {f"{objective.group}/{name}": term for name, term in terms.items()}
 
 
+def concluded(objective: Objective, model: "Model", batch: Batch, group: "Group") -> dict[str, float]:
+    """An objective's closing metrics under their tags; those of a `Sum` are tagged already."""
+    with torch.no_grad():
+        metrics = objective.conclude(model, batch, group)
+    return metrics if isinstance(objective, Sum) else {f"{objective.group}/{name}": v for name, v in metrics.items()}
+
+
+def tagged_bounds(objective: Objective, model: "Model") -> dict[str, Bound]:
+    """An objective's bounds under the tags of its metrics; those of a `Sum` are tagged already."""
+    bounds = objective.bounds(model)
+    return bounds if isinstance(objective, Sum) else {f"{objective.group}/{name}": b for name, b in bounds.items()}
+
+
 def reduce(terms: Mapping[str, Term], group: "Group") -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and every term's mean, averaged by the global mask count over all ranks.
 
-    The loss is this rank's share: the sum over ranks of its gradients is the gradient of the global mean.
+    The loss is this rank's share: the sum over ranks of its gradients is the gradient of the global mean, and of what
+    its terms' limits add.
 
     Returns:
         loss: a scalar with gradient, this rank's numerators over the global counts.
@@ -135,11 +196,39 @@ def reduce(terms: Mapping[str, Term], group: "Group") -> tuple[Tensor, dict[str,
         if term.value.shape != term.mask.shape or term.value.ndim != 2:
             got = f"value {tuple(term.value.shape)}, mask {tuple(term.mask.shape)}"
             raise ValueError(f"term {name}: {got}; both must be (B, T)")
-    sums = torch.stack([(term.value * term.mask).sum() for term in terms.values()])
-    counts = torch.stack([term.mask.sum() for term in terms.values()])
-    totals = group.sum(torch.cat([sums.detach(), counts]))
-    counts = totals[len(terms) :].clamp(min=1.0)
+    terms, sums, counts = _summed(terms)
+    totals = sums.detach()
+    if group.size > 1:
+        totals, counts = group.sum(torch.stack([totals, counts])).unbind()
+    counts = counts.clamp(min=1.0)
+    means = totals / counts
     weights = torch.tensor([term.weight for term in terms.values()], dtype=sums.dtype, device=sums.device)
-    used = weights != 0
-    loss = (sums[used] * weights[used] / counts[used]).sum()
-    return loss, dict(zip(terms, (totals[: len(terms)] / counts).unbind(), strict=True))
+    if any(term.limit < math.inf for term in terms.values()):
+        limits = torch.tensor([term.limit for term in terms.values()], dtype=sums.dtype, device=sums.device)
+        # The slope of the hinge at the global mean: each rank's share of the gradient is that of its own rows.
+        weights = weights + 2 * HINGE * (means - limits).clamp(min=0)
+    loss = torch.dot(sums, weights / counts)
+    return loss, dict(zip(terms, means.unbind(), strict=True))
+
+
+def _summed(terms: Mapping[str, Term]) -> tuple[dict[str, Term], Tensor, Tensor]:
+    """The terms in another order; their sums over the rows that their masks count; how many these are: (terms,) each.
+
+    Terms of one mask are summed at once. On small networks the many small operations would be a tenth of all time.
+    """
+    same: dict[int, list[str]] = {}
+    for name, term in terms.items():
+        same.setdefault(id(term.mask), []).append(name)
+    sums, counts = [], []
+    for names in same.values():
+        mask = terms[names[0]].mask
+        values = torch.stack([_differentiable(terms[name]) for name in names])
+        sums.append((values * mask).sum((1, 2)))
+        counts.append(mask.sum().expand(len(names)))
+    ordered = {name: terms[name] for names in same.values() for name in names}
+    return (ordered, sums[0], counts[0]) if len(same) == 1 else (ordered, torch.cat(sums), torch.cat(counts))
+
+
+def _differentiable(term: Term) -> Tensor:
+    """The term's value, cut from its gradient where it is a metric."""
+    return term.value if term.weight != 0 or term.limit < math.inf else term.value.detach()

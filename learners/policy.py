@@ -7,30 +7,41 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from learners.behaviour import recorded
 from learners.frames import FrameStack
-from learners.model import ActorCritic, Model
+from learners.model import Model
 from replay.schema import Column
 
 
 @dataclass
 class ActingState:
-    """What a policy remembers of n streams between rows: frames of each image column, and the core's state (n, H)."""
+    """What a policy remembers of n streams between rows: frames of each image column, and the core's state (n, S)."""
 
     frames: dict[str, FrameStack]
     core: np.ndarray
 
 
-def recorded_columns(spec: ActorCritic) -> dict[str, Column]:
-    """What a policy records beside action and log_prob: `value`, and with a core its state before the row."""
+@torch.inference_mode()
+def recorded_columns(model: Model) -> dict[str, Column]:
+    """What a policy records beside action and log_prob.
+
+    That is `value`; with a core its state before the row, `core_state`; and the parameters of the distribution that the
+    action was drawn from ("policy_logits") where the model's description asks for them.
+    """
     columns = {"value": Column("float32")}
-    return columns if spec.core is None else columns | {"core_state": Column("float32", (spec.core.hidden,))}
+    if model.core is not None:
+        columns["core_state"] = Column("float32", (model.core.state,))
+    if model.spec.record_distribution:
+        rows = recorded(model.policy(torch.zeros(1, model.context)))
+        columns |= {name: Column("float32", tuple(value.shape[1:])) for name, value in rows.items()}
+    return columns
 
 
 class ModelPolicy:
     """Chooses actions for n streams at once with the newest weights it was given (`actors.policy.Policy`).
 
     Records `log_prob` and `value`; with a recurrent core also `core_state`, the state *before* the row, so that the
-    learner can start a window anywhere.
+    learner can start a window anywhere; with `record_distribution` what it drew the action from.
     """
 
     def __init__(self, model: Model) -> None:
@@ -38,12 +49,12 @@ class ModelPolicy:
         if model.precision == "bf16":
             _keep_in_bf16(model)
         self.version = -1
-        self.extras = recorded_columns(model.spec)
+        self.extras = recorded_columns(self.model)
 
     def initial_state(self, n: int) -> ActingState:
         """Nothing seen yet."""
         frames = {name: FrameStack(self.model.stack) for name in self.model.image_columns}
-        return ActingState(frames, np.zeros((n, self.model.context if self.model.core else 0), np.float32))
+        return ActingState(frames, np.zeros((n, self.model.core.state if self.model.core else 0), np.float32))
 
     @torch.inference_mode()
     def act(
@@ -68,10 +79,12 @@ class ModelPolicy:
         out = self.model(batch)
         action = out.dist.mode() if greedy else out.dist.sample(rng)
         columns = {"action": action, "log_prob": out.dist.log_prob(action), "value": out.value}
-        recorded = {name: value[:, 0].numpy() for name, value in columns.items()}
+        if self.model.spec.record_distribution:
+            columns |= recorded(out.dist)
+        rows = {name: value[:, 0].numpy() for name, value in columns.items()}
         if self.model.core is not None:
-            recorded["core_state"] = state.core
-        return recorded, ActingState(state.frames, out.core_state.numpy())
+            rows["core_state"] = state.core
+        return rows, ActingState(state.frames, out.core_state.numpy())
 
     def _batch(self, observation: Mapping[str, np.ndarray], state: ActingState, first: np.ndarray) -> dict[str, Tensor]:
         """The n streams' rows as a batch (n, 1, ...), frames stacked."""

@@ -22,6 +22,7 @@ def ppo(
     gamma: float = 0.98,
     lam: float = 0.8,
     clip: float = 0.2,
+    kl_target: float | None = None,
     entropy: float = 0.0,
     anneal: bool = True,
     normalise: bool = False,
@@ -41,13 +42,14 @@ def ppo(
         gamma: discount.
         lam: decay of the advantage estimator.
         clip: how far the policy's ratio may leave 1.
+        kl_target: KL, in nats, to which an adaptive penalty steers each learner step in place of the clip.
         entropy: weight of the entropy bonus.
         anneal: learning rate falls linearly to 0.
         normalise: divide observations and rewards by running statistics (for continuous control).
         seed: root of every random number.
         topology: where it runs.
     """
-    objective = PPO(clip=clip, entropy=entropy, gamma=gamma, lam=lam, scale_reward=normalise)
+    objective = PPO(clip, entropy=entropy, gamma=gamma, lam=lam, scale_reward=normalise, kl_target=kl_target)
     updates: list[Update] = [
         Gradient({"fresh": objective}, lr=lr, anneal=anneal, epochs=epochs, minibatches=minibatches)
     ]
@@ -55,7 +57,7 @@ def ppo(
         updates.append(Normalise("fresh"))
     return Experiment(
         environment=Environment(env),
-        model=ActorCritic(encoder=Mlp(), value_encoder=Mlp(), normalise=normalise),
+        model=ActorCritic(Mlp(), value_encoder=Mlp(), normalise=normalise, record_distribution=kl_target is not None),
         tables={"fresh": Table(batch=envs, window=rows + 1, stride=rows, max_lag=topology.max_version_lag)},
         updates=tuple(updates),
         envs=envs,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -231,21 +231,26 @@ class Prefetch:
 
     Args:
         sampler: with at least two buffers.
+        then: what the thread makes of every batch that it read, such as a copy on a GPU; None: nothing.
     """
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: Sampler, then: Callable[[dict[str, Arrays]], Any] | None = None) -> None:
+        self._sampler, self._then = sampler, then
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        self._coming: tuple[int, Future[dict[str, Arrays]]] | None = None
+        self._coming: tuple[int, Future[Any]] | None = None
 
-    def read(self, step: int) -> dict[str, Arrays]:
-        """As `Sampler.read`; errors of reading ahead are raised by the read that they concern."""
+    def read(self, step: int) -> Any:
+        """As `Sampler.read`, or what `then` made of it; errors of reading ahead are raised by the read they concern."""
         coming, self._coming = self._coming, None  # what failed is tried again
         if coming is None or coming[0] != step:
-            coming = (step, self._thread.submit(self._sampler.read, step))
+            coming = (step, self._thread.submit(self._fetch, step))
         batches = coming[1].result()
-        self._coming = (step + 1, self._thread.submit(self._sampler.read, step + 1))
+        self._coming = (step + 1, self._thread.submit(self._fetch, step + 1))
         return batches
+
+    def _fetch(self, step: int) -> Any:
+        batches = self._sampler.read(step)
+        return batches if self._then is None else self._then(batches)
 
     def prioritise(self, table: str, items: np.ndarray, priorities: np.ndarray) -> None:
         """As `Sampler.prioritise`."""

@@ -2,12 +2,28 @@
 
 import gymnasium
 
+from actors.envs.jitter_code import JitterCode, JitterCodeVector
+from actors.envs.no_velocity import CartPoleNoVelocity
+from actors.envs.static_lock import StaticLock, StaticLockVector
 from actors.envs.static_recall import StaticRecall, StaticRecallVector
 
-__all__ = ["StaticRecall", "StaticRecallVector"]
+__all__ = [
+    "CartPoleNoVelocity",
+    "JitterCode",
+    "JitterCodeVector",
+    "StaticLock",
+    "StaticLockVector",
+    "StaticRecall",
+    "StaticRecallVector",
+]
+
+for _name, _module in (("StaticRecall", "static_recall"), ("JitterCode", "jitter_code"), ("StaticLock", "static_lock")):
+    gymnasium.register(
+        f"{_name}-v0",
+        entry_point=f"actors.envs.{_module}:{_name}",
+        vector_entry_point=f"actors.envs.{_module}:{_name}Vector",
+    )
 
 gymnasium.register(
-    "StaticRecall-v0",
-    entry_point="actors.envs.static_recall:StaticRecall",
-    vector_entry_point="actors.envs.static_recall:StaticRecallVector",
+    "CartPoleNoVelocity-v0", entry_point="actors.envs.no_velocity:CartPoleNoVelocity", max_episode_steps=500
 )

@@ -168,7 +168,10 @@ class ImageEncoder(nn.Module):
 
 
 def _side_by_side(observation: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:
-    return torch.cat([observation[name].reshape(len(observation[name]), -1).float() for name in names], 1)
+    # Widths are spelt out, since a batch may be empty: a learner can have fewer decided rows than minibatches.
+    columns = [observation[name] for name in names]
+    flat = [column.reshape(column.shape[0], math.prod(column.shape[1:])).float() for column in columns]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
 
 
 def _image_column(columns: Mapping[str, Column]) -> tuple[str, tuple[int, int, int]]:

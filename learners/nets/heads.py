@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from learners.distributions import DiagonalGaussian, Distribution, distribution_for
+from learners.distributions import Distribution, distribution_for
+from learners.masks import masked
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -28,26 +29,53 @@ class PolicyHead(nn.Module):
     parameter that does not depend on the observation.
     """
 
-    def __init__(self, features: int, space: gym.Space, *, log_std: float = 0.0) -> None:
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        space: gym.Space,
+        *,
+        log_std: float = 0.0,
+        squashed: bool = False,
+        choices: tuple[int, ...] = (),
+    ) -> None:
         """Makes the layer.
 
         Args:
             features: width of its input.
             space: of the actions, see `distribution_for`.
             log_std: where a Box's log standard deviation starts.
+            squashed: whether a Box's Gaussian is squashed into its bounds.
+            choices: (masked actions) how many actions each choice has, see `learners.masks.choices_of`.
 
         Raises:
-            ValueError: the space has no distribution; names it.
+            MethodError: the space has no distribution; names it.
         """
         super().__init__()
-        size, self._make = distribution_for(space)
+        size, self._make = distribution_for(space, squashed=squashed)
+        self.choices = choices
         self.linear = orthogonal(nn.Linear(features, size), gain=0.01)
-        self.log_std = nn.Parameter(torch.full((size,), log_std)) if self._make is DiagonalGaussian else None
+        box = isinstance(space, gym.spaces.Box)
+        self.log_std = nn.Parameter(torch.full((size,), log_std)) if box else None
+        self._bounds: tuple[str, ...] = ("low", "high") if box and squashed else ()
+        for name in self._bounds:  # part of the space, not of what is learned
+            self.register_buffer(name, torch.as_tensor(getattr(space, name), dtype=torch.float32), persistent=False)
 
-    def forward(self, features: Float[Tensor, "*rows F"]) -> Distribution:
-        """One distribution per row."""
+    def forward(self, features: Float[Tensor, "*rows F"], mask: Tensor | None = None) -> Distribution:
+        """One distribution per row.
+
+        Args:
+            features: of each row.
+            mask: not 0 where an action is allowed, (*rows, total); None: all are.
+        """
         output = self.linear(features)
-        return self._make(output) if self.log_std is None else self._make(output, self.log_std)
+        if mask is not None:
+            output = masked(output, mask, self.choices)
+        if self.log_std is None:
+            return self._make(output)
+        return self._make(output, self.log_std, **{name: getattr(self, name) for name in self._bounds})
 
 
 class ValueHead(nn.Module):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from learners.distributions import DiagonalGaussian
 from learners.objective import Batch, Objective, Term
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def agreement(out: "Output", action: Tensor) -> tuple[str, Tensor]:
     distance in the action's own units.
     """
     mode = out.dist.mode().detach()
-    if isinstance(out.dist, DiagonalGaussian):
+    if action.is_floating_point():
         return "error", (mode - action).square().sum(-1).sqrt()
     same = mode == action
     return "accuracy", (same if same.ndim == 2 else same.all(-1)).float()

@@ -9,12 +9,14 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from actors.environments import Environment, Environments
-from actors.envs.static_recall import ACTIONS, BARS, CONTRAST, STATIC, StaticRecallVector, textures
+from actors.envs.hidden_class import BARS
+from actors.envs.static_recall import StaticRecallVector, textures
 from actors.evaluator import evaluate
 from actors.policy import RandomPolicy
 from replay.schema import Column
 
 ID = "actors.envs:StaticRecall-v0"
+ACTIONS, CONTRAST, STATIC = 8, 40, 160
 EPISODE = 13  # observations: twelve frames and the final one
 
 

@@ -9,7 +9,7 @@ from cluster.experiment import Experiment, Spaces
 from cluster.world import Local
 from learners import checkpoint
 from replay.archive import Codec
-from replay.opening import Places, next_start
+from replay.opening import Places, log_of, next_start
 
 
 def world_of(
@@ -20,7 +20,8 @@ def world_of(
     segments = folder / "segments"
     segments.mkdir(exist_ok=True, parents=True)
     kept = folder / "replay"
-    places = Places(live=segments, kept=kept, start=next_start(kept), rows=rows)
+    given = log_of(Path(experiment.store)) if experiment.store else None
+    places = Places(live=segments, kept=kept, start=next_start(kept), rows=rows, given=given)
     if experiment.topology.local:
         return Local(experiment, spaces, places=places, resume=resume)
     return Distributed(experiment, spaces, places=places, logs=folder / "logs", resume=resume)

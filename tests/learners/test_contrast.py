@@ -1,12 +1,26 @@
-"""InfoNCE against a loop, its bound against known information, and the metrics against constructed representations."""
+"""InfoNCE against a loop, its bound against known information, margins and metrics against constructed cases."""
 
 import math
 
 import pytest
 import torch
-from torch.nn.functional import cosine_similarity
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import cosine_similarity, softplus
 
-from learners.contrast import bilinear, cosine, effective_rank, embedding_std, info_nce, similarities
+from learners.contrast import (
+    Scorer,
+    bilinear,
+    cosine,
+    distance,
+    effective_rank,
+    embedding_std,
+    info_nce,
+    pairwise_margin,
+    shuffled,
+    similarities,
+    triplet_margin,
+)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -55,6 +69,75 @@ def test_scores() -> None:
     key = key[:, :4]
     expected = [[float(cosine_similarity(q, k, 0) / 0.1) for k in key] for q in query]
     torch.testing.assert_close(cosine(query, key, 0.1).tolist(), expected)
+    expected = [[-float((q - k).square().sum() / 0.5) for k in key] for q in query]
+    torch.testing.assert_close(distance(query, key, 0.5).tolist(), expected)
+
+
+def test_a_scorer_is_the_function_of_its_name() -> None:
+    query, key, weight = random(3, 4), random(5, 4, seed=1), random(4, 4, seed=2)
+    assert torch.equal(Scorer("cosine", 0.1)(query, key), cosine(query, key, 0.1))
+    assert torch.equal(Scorer("distance", 0.3)(query, key), distance(query, key, 0.3))
+    torch.testing.assert_close(Scorer("bilinear", 2.0)(query, key, weight), bilinear(query, key, weight) / 2)
+    torch.testing.assert_close(Scorer()(query, key), bilinear(query, key, torch.eye(4, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "cosine", "distance"])
+def test_a_query_that_is_its_key_has_finite_gradients(kind: str) -> None:
+    same = torch.zeros(4, 3, requires_grad=True)
+    info_nce(Scorer(kind)(same, same), torch.arange(4))[0].sum().backward()
+    assert same.grad.isfinite().all()
+
+
+def test_the_best_of_two_is_pairwise_logistic() -> None:
+    """InfoNCE with one negative is a preference model's loss (Bradley-Terry): softplus of the scores' difference."""
+    scores = random(6, 2)
+    first, _ = info_nce(scores, torch.zeros(6, dtype=torch.int64))
+    torch.testing.assert_close(first, softplus(scores[:, 1] - scores[:, 0]))
+
+
+@given(st.integers(2, 40), st.floats(0.01, 1e3), st.integers(0, 1000))
+def test_the_bound_is_never_above_the_logarithm_of_the_valid_keys(n: int, scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(n, n, generator=generator)
+    valid = torch.rand(n, generator=generator) < 0.8
+    loss, correct = info_nce(logits, torch.randperm(n, generator=generator), valid=valid)
+    assert loss.isfinite().all()
+    assert (loss >= 0).all(), "log(valid keys) - loss is the bound"
+    assert set(correct.tolist()) <= {0.0, 1.0}
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 1000))
+def test_shuffled_pairs_are_a_permutation_among_the_counted(among: list[bool], seed: int) -> None:
+    torch.manual_seed(seed)
+    positive, counted = torch.arange(len(among)) + 5, torch.tensor(among)
+    changed = shuffled(positive, counted)
+    assert torch.equal(changed[~counted], positive[~counted])
+    assert sorted(changed[counted].tolist()) == positive[counted].tolist()
+
+
+def test_shuffled_pairs_are_drawn_anew() -> None:
+    positive, counted = torch.arange(50), torch.ones(50, dtype=torch.bool)
+    assert not torch.equal(shuffled(positive, counted), shuffled(positive, counted))
+
+
+def test_margins_by_hand() -> None:
+    anchor, near, far = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.3, 0.4]]), torch.tensor([[0.6, 0.8]])
+    # Squared distances .25 and 1.
+    assert triplet_margin(anchor, near, far, 1.0).item() == pytest.approx(0.25)
+    assert triplet_margin(anchor, near, far, 0.5).item() == 0
+    yes, no = torch.tensor([True]), torch.tensor([False])
+    assert pairwise_margin(anchor, near, yes, 2.0).item() == pytest.approx(0.125)
+    assert pairwise_margin(anchor, near, no, 2.0).item() == pytest.approx(0.5 * 1.5**2)
+    assert pairwise_margin(anchor, far, no, 0.9).item() == 0
+
+
+def test_margins_of_a_collapsed_representation() -> None:
+    point = torch.ones(4, 3, requires_grad=True)
+    triplet = triplet_margin(point, point, point, 0.2)
+    assert triplet.tolist() == pytest.approx([0.2] * 4)
+    pairwise = pairwise_margin(point, point, torch.tensor([True, False, True, False]), 1.0)
+    (triplet.sum() + pairwise.sum()).backward()
+    assert point.grad.isfinite().all()
 
 
 def test_similarities_equal_the_matrix() -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from benchmarks.cpc_probe import BARS, probe
-from learners.contrast import bilinear, info_nce
+from learners.contrast import Scorer, bilinear, info_nce
 from learners.group import Group
 from learners.model import ActorCritic, Model, Output
 from learners.nets.cores import Gru
 from learners.nets.encoders import Mlp
 from learners.objective import Batch, reduce, tagged_terms
 from learners.objectives.cpc import Cpc, pairs
+from learners.objectives.tcl import tcl
+from learners.update import Average
 from replay.schema import Column
 
 
@@ -148,6 +150,101 @@ def test_windows_must_be_longer_than_the_horizon() -> None:
     on, columns = model(objective), batch()
     with pytest.raises(ValueError, match="steps=7 needs windows of at least 8 rows, got 7"):
         objective.terms(on, on(columns), columns)
+
+
+def test_one_step_without_context_is_temporal_contrast() -> None:
+    """CPC with K=1 on a model without core equals TCL, whatever core TCL's model has."""
+    without, with_core = Cpc(steps=1, features=0), tcl(steps=1)
+    assert (without.name, with_core.name) == ("cpc", "tcl")
+    one, other, columns = model(without, recurrent=False), model(with_core), batch()
+    other.encoder.load_state_dict(one.encoder.state_dict())
+    with torch.no_grad():
+        one.heads["cpc"].predictors[0].weight.add_(0.1 * torch.randn(12, 12))
+        other.heads["tcl"].predictors[0].weight.copy_(one.heads["cpc"].predictors[0].weight)
+    pairs = ((without, one), (with_core, other))
+    losses = [reduce(tagged_terms(each, on, on(columns), columns), Group()) for each, on in pairs]
+    torch.testing.assert_close(losses[0][0], losses[1][0])
+    literal = literal_temporal_contrast(one, columns)
+    assert float(losses[1][0].detach()) == pytest.approx(literal, abs=1e-5)
+
+
+def literal_temporal_contrast(on: Model, columns: Batch) -> float:
+    """phi(o_t)^T W phi(o_t+1) against all decided rows, pair by pair."""
+    phi, weight = on(columns).features.detach().double(), on.heads["cpc"].predictors[0].weight.detach().double()
+    rows, losses = [tuple(row) for row in columns["mask"].nonzero().tolist()], []
+    for stream, row in rows:
+        later = (stream, row + 1)
+        if later in rows and columns["episode"][later] == columns["episode"][stream, row]:
+            score = {other: float(phi[other] @ weight @ phi[stream, row]) / 12**0.5 for other in rows}
+            losses.append(math.log(sum(map(math.exp, score.values()))) - score[later])
+    return sum(losses) / len(losses)
+
+
+def test_temporal_contrast_starts_by_comparing_features_as_they_are() -> None:
+    head = model(tcl(steps=2)).heads["tcl"]
+    assert all(torch.equal(predictor.weight, torch.eye(12)) for predictor in head.predictors)
+
+
+@pytest.mark.parametrize("objective", [Cpc(steps=2, features=5, momentum=True), tcl(steps=2, momentum=True)])
+def test_momentum_keys_come_from_the_slow_copies_and_carry_no_gradient(objective: Cpc) -> None:
+    on, columns = model(objective), batch()
+    prepared = columns | objective.prepare(on, columns, Group())
+    slow, plain = objective.terms(on, on(columns), prepared), replace(objective, momentum=False)
+    torch.testing.assert_close(slow["loss_1"].value, plain.terms(on, on(columns), columns)["loss_1"].value)
+    with torch.no_grad():
+        for parameter in on.slow_parts.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    moved = objective.terms(on, on(columns), columns | objective.prepare(on, columns, Group()))
+    assert not torch.allclose(moved["loss_1"].value, slow["loss_1"].value)
+    reduce(tagged_terms(objective, on, on(prepared), prepared), Group())[0].backward()
+    reached = {name.split(".")[0] for name, p in on.named_parameters() if p.grad is not None and p.grad.any()}
+    assert reached == {"encoder", "heads"} | ({"core"} if objective.name == "cpc" else set())
+    for part in objective.slow:
+        Average(part, rate=1.0).start(on, Group()).step({}, progress=0.0)
+
+
+def test_a_residual_layer_starts_as_nothing_and_learns() -> None:
+    plain, layered = Cpc(steps=1, features=5), Cpc(steps=1, features=5, hidden=7)
+    on, columns = model(layered), batch()
+    losses = [reduce(tagged_terms(each, on, on(columns), columns), Group())[0] for each in (plain, layered)]
+    torch.testing.assert_close(*losses)
+    losses[1].backward()
+    assert on.heads["cpc"].residual[2].weight.grad.any()
+
+
+@pytest.mark.parametrize("kind", ["cosine", "distance"])
+def test_other_scorers(kind: str) -> None:
+    objective = Cpc(steps=1, features=5, scorer=Scorer(kind, 0.5))
+    on, columns = model(objective), batch()
+    loss, means = reduce(tagged_terms(objective, on, on(columns), columns), Group())
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in on.parameters() if p.grad is not None)
+    predicted, latent = torch.randn(4, 5), torch.randn(6, 5)
+    torch.testing.assert_close(objective.scores(predicted, latent), Scorer(kind, 0.5)(predicted, latent))
+    assert float(means["contrast/information_1"]) <= math.log(28)
+
+
+def test_shuffled_pairs_are_those_of_other_rows_and_change() -> None:
+    objective = Cpc(steps=1, features=5, shuffled=True)
+    on, columns = model(objective), batch()
+    out = on(columns)
+    honest = replace(objective, shuffled=False).terms(on, out, columns)["loss_1"]
+    first, second = (objective.terms(on, out, columns)["loss_1"] for _ in range(2))
+    assert torch.equal(first.mask, honest.mask)
+    assert not torch.equal(first.value, second.value)
+    counted = honest.mask > 0
+    # The same scores are compared, so what they sum to before the positive is taken off does not change.
+    assert not torch.allclose(first.value[counted], honest.value[counted])
+
+
+def test_windows_without_any_pair_give_a_finite_gradient() -> None:
+    objective = Cpc(steps=2, features=5)
+    on, columns = model(objective), batch()
+    columns["mask"].zero_()
+    loss, _ = reduce(tagged_terms(objective, on, on(columns), columns), Group())
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert all(p.grad.isfinite().all() for p in on.parameters() if p.grad is not None)
 
 
 @pytest.mark.slow

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import distributions as reference
 
-from learners.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiDiscrete, distribution_for
+from learners.distributions import Bernoulli, Categorical, MultiDiscrete, distribution_for
+from learners.gaussians import DiagonalGaussian, SquashedGaussian, log_slope
+from learners.objective import MethodError
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -114,3 +116,99 @@ def test_a_row_that_was_never_acted_on_has_a_log_prob() -> None:
 def test_a_space_without_distribution_is_refused_by_name(space: gym.Space) -> None:
     with pytest.raises(ValueError, match="has no distribution"):
         distribution_for(space)
+
+
+@pytest.mark.parametrize("first", ["mode", "entropy", "sample"])
+@pytest.mark.parametrize("kind", ["categorical", "multi-discrete"])
+def test_whoever_asks_without_gradient_first_does_not_take_it_from_the_next(kind: str, first: str) -> None:
+    logits = torch.randn(3, 5, requires_grad=True)
+    ours = Categorical(logits) if kind == "categorical" else MultiDiscrete(logits, (2, 3))
+    with torch.no_grad():
+        action = ours.sample(np.random.default_rng(0)) if first == "sample" else ours.mode()
+        if first == "entropy":
+            ours.entropy()
+    (ours.log_prob(action).sum() + ours.entropy().sum()).backward()
+    expected = torch.autograd.functional.jacobian(lambda own: fresh_sum(own, action, kind), logits.detach())
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def fresh_sum(logits: torch.Tensor, action: torch.Tensor, kind: str) -> torch.Tensor:
+    dist = Categorical(logits) if kind == "categorical" else MultiDiscrete(logits, (2, 3))
+    return dist.log_prob(action).sum() + dist.entropy().sum()
+
+
+LOW, HIGH = torch.tensor([-1.0, 0.0]).double(), torch.tensor([1.0, 50.0]).double()
+
+
+def squashed(seed: int, scale: float = 1.0) -> tuple[SquashedGaussian, reference.Distribution]:
+    """Ours and torch's, which squashes by a chain of transforms."""
+    mean, log_std = scale * random(3, 4, 2, seed=seed), 0.3 * random(2, seed=seed + 100)
+    base = reference.Independent(reference.Normal(mean, log_std.exp()), 1)
+    steps = [reference.TanhTransform(), reference.AffineTransform((LOW + HIGH) / 2, (HIGH - LOW) / 2)]
+    return SquashedGaussian(mean, log_std, LOW, HIGH), reference.TransformedDistribution(base, steps)
+
+
+def test_a_squashed_gaussian_equals_torchs() -> None:
+    ours, theirs = squashed(0)
+    action = ours.sample(np.random.default_rng(0))
+    assert ((action > LOW) & (action < HIGH)).all()
+    torch.testing.assert_close(ours.log_prob(action), theirs.log_prob(action))
+    torch.testing.assert_close(ours.kl(squashed(1)[0]), ours.base.kl(squashed(1)[0].base))
+    torch.testing.assert_close(ours.mode(), LOW + (HIGH - LOW) * (ours.mean.tanh() + 1) / 2)
+
+
+def test_a_squashed_density_integrates_to_one() -> None:
+    ours = SquashedGaussian(torch.tensor([0.7]).double(), torch.tensor([-0.2]).double(), LOW[1:], HIGH[1:])
+    grid = torch.linspace(0, 50, 200_001, dtype=torch.float64)[1:-1].unsqueeze(-1)
+    wide = SquashedGaussian(ours.mean.expand_as(grid), ours.log_std, LOW[1:], HIGH[1:])
+    assert float(wide.log_prob(grid).exp().sum() * 50 / 200_000) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("std", "error"), [(0.3, 1e-5), (1.0, 1e-4), (2.0, 0.01)])
+def test_a_squashed_entropy_is_that_of_its_density(std: float, error: float) -> None:
+    """Against a fine sum over u of log p."""
+    u = torch.linspace(-12, 12, 100_001, dtype=torch.float64)
+    for mean in (-3.0, 0.0, 0.5, 2.0):
+        ours = SquashedGaussian(torch.tensor([mean]).double(), torch.tensor([std]).double().log(), LOW[:1], HIGH[:1])
+        weight = torch.exp(-0.5 * u.square())
+        slope = (weight * log_slope(mean + std * u)).sum() / weight.sum()
+        expected = ours.base.entropy() + slope
+        torch.testing.assert_close(ours.entropy(), expected, rtol=0, atol=error)
+
+
+def test_a_squashed_entropy_has_a_gradient_that_pulls_from_the_bounds() -> None:
+    mean = torch.tensor([[2.0, -2.0]], requires_grad=True)
+    with torch.inference_mode():
+        SquashedGaussian(mean.detach(), torch.zeros(2), LOW.float(), HIGH.float()).entropy()
+    SquashedGaussian(mean, torch.zeros(2), LOW.float(), HIGH.float()).entropy().sum().backward()
+    assert mean.grad[0, 0] < 0 < mean.grad[0, 1]
+
+
+@pytest.mark.parametrize("mean", [0.0, 4.0, 9.0, 40.0, -1e6])
+def test_a_squashed_action_keeps_its_density_when_it_was_stored(mean: float) -> None:
+    """In float32, however near to a bound; and gradients stay finite there."""
+    low, high = LOW.float(), HIGH.float()
+    parameter = torch.full((64, 2), mean, requires_grad=True)
+    ours = SquashedGaussian(parameter, torch.zeros(2), low, high)
+    action = ours.sample(np.random.default_rng(0))
+    stored = torch.from_numpy(action.numpy().copy())
+    assert ((stored >= low) & (stored <= high)).all()
+    assert torch.equal(ours.log_prob(stored), ours.log_prob(action))
+    log_prob = ours.log_prob(torch.cat([stored[:-1], high.unsqueeze(0)]))
+    assert log_prob.isfinite().all()
+    log_prob.sum().backward()
+    assert parameter.grad.isfinite().all()
+    if abs(mean) <= 4:
+        exact = DiagonalGaussian(parameter, torch.zeros(2)).sample(np.random.default_rng(0))
+        slope = (log_slope(exact) + ((high - low) / 2).log()).sum(-1)
+        torch.testing.assert_close(ours.log_prob(action), ours.base.log_prob(exact) - slope, rtol=0, atol=2e-2)
+
+
+def test_only_bounded_boxes_can_be_squashed() -> None:
+    size, make = distribution_for(gym.spaces.Box(-1, 2, (3,)), squashed=True)
+    assert (size, make) == (3, SquashedGaussian)
+    assert distribution_for(gym.spaces.Discrete(3), squashed=True)[0] == 3, "other spaces do not mind"
+    with pytest.raises(MethodError, match="no bounds to be squashed into"):
+        distribution_for(gym.spaces.Box(-1, np.inf, (3,)), squashed=True)
+    with pytest.raises(MethodError, match="no bounds to be squashed into"):
+        distribution_for(gym.spaces.Box(np.float32([0, 1]), np.float32([1, 1])), squashed=True)

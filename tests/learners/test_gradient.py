@@ -1,13 +1,22 @@
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+import torch.multiprocessing as processes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from learners.gradient import Gradient, NotFinite
+from learners.gradient import Gradient, clip
 from learners.group import Group
+from learners.nets.encoders import Mlp
+from learners.not_finite import NotFinite
 from learners.objective import Batch, MethodError, Objective, Sum, Term, reduce
+from learners.objectives.cpc import Cpc
+from learners.objectives.curl import Curl
 from learners.objectives.ppo import PPO
 from learners.update import Average, Normalise, UpdateError
+from tests.learners.reading import RandomRows, learner_of, model_of
 from tests.learners.small import random_batch, small_model
 
 
@@ -144,3 +153,138 @@ def test_moments_follow_the_decided_rows() -> None:
 def test_normalise_without_moments_says_what_to_do() -> None:
     with pytest.raises(UpdateError, match="normalise=True"):
         Normalise("fresh").start(small_model(), Group())
+
+
+def test_a_nan_in_a_gradient_alone_names_its_term() -> None:
+    @dataclass(frozen=True)
+    class Root(Pull):
+        """Finite at 0, where its slope is not."""
+
+        group: str = "root"
+
+        def terms(self, model, out, batch: Batch) -> dict[str, Term]:
+            return {"error": Term((out.value - out.value.detach()).sqrt(), batch["mask"])}
+
+    both = Sum({"pull": (1.0, Pull()), "root": (1.0, Root())})
+    engine = Gradient({"fresh": both}).start(small_model(), Group())
+    with pytest.raises(
+        NotFinite, match=r'^train/gradient_norm became nan; .* term root/error of Root on table "fresh"'
+    ):
+        engine.step({"fresh": random_batch(4, 4)}, progress=0.0)
+
+
+def joint_parameters(update: Gradient) -> tuple[list[torch.Tensor], list[int]]:
+    """Parameters after a learner step on frames, and how many rows the encoder differentiated at once."""
+    objective = update.objectives["fresh"]
+    model = model_of(objective, images=True)
+    rows: list[int] = []
+    model.encoder.register_forward_hook(
+        lambda _, inputs, out: rows.append(len(out)) if torch.is_grad_enabled() and model.training else None
+    )
+    learner = learner_of(model, update, rows=RandomRows(images=True))
+    torch.manual_seed(5)
+    learner.step()
+    return [parameter.detach().clone() for parameter in model.parameters()], rows
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [PPO(), Sum({"ppo": (1.0, PPO()), "curl": (0.5, Curl())}), Sum({"ppo": (1.0, PPO()), "cpc": (0.5, Cpc(steps=2))})],
+    ids=["ppo", "curl", "cpc"],
+)
+def test_a_minibatch_in_parts_gives_the_step_of_the_whole(objective: Objective) -> None:
+    """Also for losses that compare rows, and with the same shuffles: what is left is rounding."""
+    slow = tuple(Average(part) for part in objective.slow)
+    whole = Gradient({"fresh": objective}, lr=0.01, epochs=2, minibatches=2, then=slow)
+    parameters, all_rows = joint_parameters(whole)
+    in_parts, few_rows = joint_parameters(replace(whole, accumulate=3))
+    assert max(few_rows) <= max(all_rows) // 3 + 1
+    for one, other in zip(parameters, in_parts, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=2e-5)
+
+
+def test_more_parts_than_rows_are_as_many_as_rows() -> None:
+    update = Gradient({"fresh": PPO()}, epochs=1, minibatches=2)
+    (one, _), (other, rows) = joint_parameters(update), joint_parameters(replace(update, accumulate=1000))
+    assert set(rows) == {1}
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_no_parts_at_all_are_refused() -> None:
+    with pytest.raises(UpdateError, match="accumulate is 0, wanted at least 1"):
+        Gradient({"fresh": PPO()}, accumulate=0)
+
+
+def compare_compiled(_: int) -> None:
+    """In a process without the type checks of tests, which torch.compile cannot translate."""
+    results = []
+    for compiled in (False, True):
+        model = model_of(images=False)
+        update = Gradient({"fresh": PPO()}, lr=0.01, epochs=2, minibatches=2, compile=compiled)
+        learner = learner_of(model, update, rows=RandomRows(images=False))
+        torch.manual_seed(5)
+        learner.step()
+        results.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(*results, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_compiled_encoders_learn_the_same() -> None:
+    processes.spawn(compare_compiled, nprocs=1)
+
+
+@pytest.mark.parametrize("most", [0.1, 100.0])
+def test_clipping_is_that_of_torch(most: float) -> None:
+    gradients = [torch.randn(4, 3), torch.randn(2, 5, 3, 3).to(memory_format=torch.channels_last), torch.randn(())]
+    parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone(memory_format=torch.preserve_format)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, most)
+    assert clip(gradients, most).item() == pytest.approx(norm.item())
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    masks=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    weights=st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=6, max_size=6),
+)
+def test_reduce_is_the_weighted_sum_of_masked_means(masks: list[int], weights: list[float]) -> None:
+    """Whatever masks terms share: slowly, one after the other."""
+    generator = torch.Generator().manual_seed(len(masks))
+    shared = [(torch.rand(3, 4, generator=generator) > 0.4).float(), torch.zeros(3, 4), torch.ones(3, 4)]
+    values = [torch.randn(3, 4, generator=generator).requires_grad_() for _ in masks]
+    terms = {
+        f"term{i}": Term(values[i], shared[mask], weight)
+        for i, (mask, weight) in enumerate(zip(masks, weights, strict=False))
+    }
+    loss, means = reduce(terms, Group())
+    slow = {n: (term.value * term.mask).sum() / term.mask.sum().clamp(min=1) for n, term in terms.items()}
+    assert means.keys() == terms.keys()
+    for name, mean in slow.items():
+        torch.testing.assert_close(means[name], mean.detach())
+    torch.testing.assert_close(loss, sum(terms[name].weight * mean for name, mean in slow.items()))
+    if any(term.weight for term in terms.values()):
+        loss.backward()
+    for term, value in zip(terms.values(), values, strict=True):
+        wanted = term.weight * term.mask / term.mask.sum().clamp(min=1)
+        torch.testing.assert_close(torch.zeros_like(value) if value.grad is None else value.grad, wanted)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_minibatch_without_rows_is_none(accumulate: int) -> None:
+    """With uneven masks one of several learners may have fewer rows than minibatches."""
+    steps = []
+    for minibatches in (1, 5):
+        objective = PPO()
+        model = small_model(objective, value_encoder=Mlp((4,)))
+        batch = random_batch(1, 3)
+        batch["mask"] = torch.tensor([[1.0, 0.0, 0.0]])
+        update = Gradient({"fresh": objective}, epochs=1, minibatches=minibatches, accumulate=accumulate)
+        engine = update.start(model, Group())
+        steps.append(next(engine._descend({"fresh": batch | objective.prepare(model, batch, Group())})))
+        assert all(map(math.isfinite, engine.step({"fresh": batch}, progress=0.0).values()))
+    assert steps[0] == pytest.approx(steps[1], abs=1e-6)
+    assert steps[0]["train/gradient_norm"] > 0

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from learners.distributions import Categorical, DiagonalGaussian
-from learners.nets.cores import Gru, GruCore
+from learners.nets.cores import Core, Gru, GruCore
 from learners.nets.encoders import EncoderError, Mlp, Nature, SmallConv
 from learners.nets.heads import PolicyHead, ValueHead
+from learners.nets.transformer import Transformer
+from learners.objective import MethodError
 from replay.schema import Column
 
 
@@ -122,26 +124,91 @@ def test_gru_equals_one_step_at_a_time(share: float) -> None:
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-10)
 
 
-def test_gru_forgets_at_an_episode_start_and_only_there() -> None:
-    core = Gru(8).build(3)
+CORES = [Gru(8), Transformer(hidden=8, layers=2, heads=2, memory=3), Transformer(hidden=6, layers=1, heads=1, memory=9)]
+
+
+def step_by_step(
+    core: Core, features: torch.Tensor, state: torch.Tensor, first: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """What a policy computes: one row after the other, and the state before each row and after the last."""
+    outs, states = [], [state]
+    for row in range(features.shape[1]):
+        out, state = core(features[:, row : row + 1], state, first[:, row : row + 1])
+        outs.append(out)
+        states.append(state)
+    return torch.cat(outs, 1), states
+
+
+@pytest.mark.parametrize("spec", CORES)
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_a_window_equals_its_rows_one_by_one_wherever_it_starts(spec: Gru | Transformer, share: float) -> None:
+    core = spec.build(4).double()
+    features, first = torch.randn(5, 13, 4, dtype=torch.float64), torch.rand(5, 13) < share
+    out, states = step_by_step(core, features, torch.zeros(5, core.state, dtype=torch.float64), first)
+    assert out.shape == (5, 13, core.hidden)
+    for start in range(13):
+        window, last = core(features[:, start:], states[start], first[:, start:])
+        torch.testing.assert_close(window, out[:, start:], rtol=0, atol=1e-10)
+        torch.testing.assert_close(last, states[-1], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("spec", CORES)
+def test_a_core_forgets_at_an_episode_start_and_only_there(spec: Gru | Transformer) -> None:
+    core = spec.build(3)
     features, first = torch.randn(2, 6, 3), torch.zeros(2, 6, dtype=torch.bool)
     first[1, 3] = True
     changed = features.clone()
     changed[:, 1] += 1
-    before, after = (core(each, torch.zeros(2, 8), first)[0] for each in (features, changed))
-    assert not torch.allclose(before[0, 5], after[0, 5])
-    assert torch.equal(before[1, 3:], after[1, 3:])
-    assert not torch.allclose(before[1, 2], after[1, 2])
+    before, after = (core(each, torch.zeros(2, core.state), first) for each in (features, changed))
+    assert not torch.allclose(before[0][0, 4], after[0][0, 4])
+    torch.testing.assert_close(before[0][1, 3:], after[0][1, 3:])
+    torch.testing.assert_close(before[1][1], after[1][1])
+    assert not torch.allclose(before[0][1, 2], after[0][1, 2])
+    assert torch.equal(before[0][:, 0], after[0][:, 0]), "a row has seen what came after it"
 
 
-def test_a_window_cut_in_two_equals_the_whole() -> None:
-    core, features = Gru(8).build(3), torch.randn(2, 6, 3)
-    first, state = torch.zeros(2, 6, dtype=torch.bool), torch.randn(2, 8)
-    whole, last = core(features, state, first)
-    head, middle = core(features[:, :2], state, first[:, :2])
-    tail, end = core(features[:, 2:], middle, first[:, 2:])
-    torch.testing.assert_close(torch.cat([head, tail], 1), whole)
-    torch.testing.assert_close(end, last)
+@pytest.mark.parametrize("spec", CORES)
+def test_the_first_row_of_an_episode_does_not_depend_on_the_state(spec: Gru | Transformer) -> None:
+    core, features = spec.build(3), torch.randn(4, 5, 3)
+    first = torch.tensor([[True, False, False, True, False]]).expand(4, -1)
+    empty, full = (core(features, state, first)[0] for state in (torch.zeros(4, core.state), torch.rand(4, core.state)))
+    torch.testing.assert_close(empty, full)
+
+
+@pytest.mark.parametrize("spec", CORES)
+def test_a_core_learns_through_time_and_every_parameter_takes_part(spec: Gru | Transformer) -> None:
+    core, features = spec.build(3), torch.randn(2, 6, 3, requires_grad=True)
+    out, _ = core(features, torch.rand(2, core.state), torch.zeros(2, 6, dtype=torch.bool))
+    out[:, 5].square().sum().backward()
+    assert (features.grad[:, 3:].abs().sum(-1) > 0).all()
+    assert [name for name, parameter in core.named_parameters() if not parameter.grad.any()] == []
+
+
+def test_a_transformer_layer_sees_its_memory_and_no_further() -> None:
+    core = Transformer(hidden=8, layers=1, heads=2, memory=3).build(3)
+    features, first = torch.randn(1, 9, 3), torch.zeros(1, 9, dtype=torch.bool)
+    changed = features.clone()
+    changed[:, 2] += 1
+    before, after = (core(each, torch.zeros(1, core.state), first)[0][0] for each in (features, changed))
+    differs = [not torch.allclose(one, other, atol=1e-6) for one, other in zip(before, after, strict=True)]
+    assert differs == [False, False, True, True, True, True, False, False, False]
+
+
+def test_a_transformer_tells_near_from_far() -> None:
+    """Without the learned bias, rows in the memory could change places."""
+    core = Transformer(hidden=8, layers=1, heads=2, memory=4).build(3)
+    features, first = torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool)
+    swapped = features[:, [1, 0, 2, 3]]
+    ends = [core(each, torch.zeros(1, core.state), first)[0][0, -1] for each in (features, swapped)]
+    torch.testing.assert_close(*ends)
+    torch.nn.init.normal_(core.layers[0].bias)
+    ends = [core(each, torch.zeros(1, core.state), first)[0][0, -1] for each in (features, swapped)]
+    assert not torch.allclose(*ends)
+
+
+def test_a_transformer_without_sense_is_refused() -> None:
+    with pytest.raises(MethodError, match="heads that divide hidden"):
+        Transformer(hidden=6, heads=4)
 
 
 def test_heads_start_nearly_uniform() -> None:

@@ -1,0 +1,49 @@
+"""The distribution that acted: recorded with the rows, made again from them, and how far the policy is from it."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from learners.distributions import Distribution
+from learners.objective import Batch, MethodError
+
+PREFIX = "policy_"
+"""In front of a distribution's parameter, it is the name of the column: "policy_logits"."""
+
+
+def recorded(dist: Distribution) -> dict[str, Tensor]:
+    """A distribution's parameters as columns to record."""
+    return {PREFIX + name: value for name, value in dist.parameters().items()}
+
+
+def behaviour(dist: Distribution, batch: Batch) -> Distribution:
+    """The distribution that chose the batch's actions, of the same kind as `dist`, which is the policy's on its rows.
+
+    Rows without a decision were chosen by nobody: there it is `dist` itself, without gradient, at distance 0.
+
+    Raises:
+        MethodError: the rows were recorded without it; names the missing column.
+    """
+    columns = {}
+    for name, value in dist.parameters().items():
+        if PREFIX + name not in batch:
+            raise MethodError(
+                f'the exact KL reads the column "{PREFIX}{name}", which these rows do not have: '
+                "describe the model with record_distribution=True"
+            )
+        decided = (batch["mask"] > 0).view(*batch["mask"].shape, *(1,) * (value.ndim - batch["mask"].ndim))
+        columns[name] = torch.where(decided, batch[PREFIX + name], value.detach())
+    return cast(Distribution, replace(cast(Any, dist), **columns))
+
+
+def kl_from_behaviour(dist: Distribution, batch: Batch) -> Float[Tensor, "B T"]:
+    """KL(acted || policy) of each row, in nats, exact: the expectation over all actions, not an estimate from one.
+
+    Args:
+        dist: the policy's on the batch's rows.
+        batch: with the columns of `recorded`.
+    """
+    return behaviour(dist, batch).kl(dist)

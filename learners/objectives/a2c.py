@@ -1,0 +1,78 @@
+"""A2C, the synchronous advantage actor-critic (Mnih et al., arXiv:1602.01783, without the asynchrony)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from learners.objective import Batch, Bound, Objective, Term
+from learners.objectives.ppo import Advantages, log_ratio_to_behaviour, same_policy, value_error
+
+if TYPE_CHECKING:
+    from learners.group import Group
+    from learners.model import Model, Output
+
+
+@dataclass(frozen=True)
+class A2C(Objective):
+    """Policy gradient on n-step advantages, value regression and an entropy bonus.
+
+    One gradient step per batch: after the first, its rows are not the policy's any more. With lam 1 returns are those
+    of all rewards up to the window's end, plus the value there.
+
+    Attributes:
+        entropy: weight of the entropy bonus.
+        value: weight of the value loss, which is half the squared error.
+        gamma: discount per row.
+        lam: decay of the advantage estimator.
+        reward_clip: rewards are limited to +- this; None: as they come.
+        scale_reward: divide rewards by the running standard deviation of the discounted return, limited to +-10. Needs
+            a model with `normalise=True`.
+        normalise_advantage: mean 0 and standard deviation 1 over the whole batch of all ranks.
+    """
+
+    entropy: float = 0.01
+    value: float = 1.0
+    gamma: float = 0.99
+    lam: float = 1.0
+    reward_clip: float | None = None
+    scale_reward: bool = False
+    normalise_advantage: bool = False
+
+    def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:
+        """Advantages and returns, from recorded values and the learner's values of final observations."""
+        advantages = Advantages(
+            self.gamma, self.lam, self.reward_clip, self.scale_reward, normalise=self.normalise_advantage
+        )
+        return advantages.columns(model, batch, group)
+
+    def terms(self, model: "Model", out: "Output", batch: Batch) -> dict[str, Term]:
+        """Policy, value and entropy losses, and what tells whether these rows are the policy's own."""
+        distance = log_ratio_to_behaviour(out.dist, batch).detach().exp() - 1
+        return policy_gradient_terms(out, batch, value=self.value, entropy=self.entropy) | {
+            "ratio_error": Term(distance.abs(), batch["counted"], 0.0)
+        }
+
+    def bounds(self, model: "Model") -> dict[str, Bound]:
+        """A ratio of 1 before the step."""
+        return {"first_ratio_error": same_policy(model.precision, next(model.parameters()).device)}
+
+
+def policy_gradient_terms(out: "Output", batch: Batch, *, value: float, entropy: float) -> dict[str, Term]:
+    """The losses of an actor-critic whose policy follows the plain gradient of the log-probability.
+
+    Args:
+        out: the model's output on the batch.
+        batch: prepared, with `advantage`, `return`, `counted` and `explained_variance`.
+        value: weight of the value loss.
+        entropy: weight of the entropy bonus.
+    """
+    counted = batch["counted"]
+    # Rows without a decision hold arbitrary actions, whose log-probability may be infinite.
+    log_prob = torch.where(counted > 0, out.dist.log_prob(batch["action"]), 0.0)
+    return {
+        "policy_gradient_loss": Term(-log_prob * batch["advantage"], counted),
+        "value_loss": Term(value_error(out.value, batch), counted, value),
+        "entropy_loss": Term(-out.dist.entropy(), counted, entropy),
+        "explained_variance": Term(batch["explained_variance"], counted, 0.0),
+    }
