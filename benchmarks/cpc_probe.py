@@ -23,6 +23,7 @@ from learners.nets.cores import Gru
 from learners.nets.encoders import Mlp
 from learners.objective import Batch, reduce, tagged_terms
 from learners.objectives.cpc import Cpc
+from learners.probe import r_squared, ridge
 from replay.schema import Column
 
 PIXELS, ROWS, HIDDEN = 24, 16, 64
@@ -67,11 +68,7 @@ def train(model: Model, objective: Cpc, rng: np.random.Generator, *, updates: in
 def linear_probe(fitted: Sequence[Tensor], held_out: Sequence[Tensor]) -> float:
     """R^2, on held-out rows, of a linear regression from inputs (n, F) to targets (n,) fitted on other rows."""
     (inputs, targets), (new_inputs, new_targets) = fitted, held_out
-    with_bias = [torch.cat([each, torch.ones(len(each), 1)], 1).double() for each in (inputs, new_inputs)]
-    ridge = 1e-6 * len(inputs) * torch.eye(with_bias[0].shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(with_bias[0].T @ with_bias[0] + ridge, with_bias[0].T @ targets.double())
-    residual = (with_bias[1] @ weight - new_targets).square().sum()
-    return float(1 - residual / (new_targets - new_targets.mean()).square().sum())
+    return r_squared(ridge(inputs, targets, new_inputs, penalty=1e-6), new_targets)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The command line: contrail train | resume | evaluate | query | inspect | limit | replay | import | export.
+"""The command line: contrail COMMAND ...; `USAGE` lists the commands.
 
 Exit codes: 0 done, 2 a mistake of the user's, 128 + n stopped in order by signal n (130 is Ctrl-C), 1 anything else.
 A failure is one sentence; its traceback is kept in the run's logs, and shown only where there is no run yet and nobody
@@ -20,12 +20,14 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail train RECIPE --help       a recipe's flags
   contrail resume RUN                continue a run that was stopped or died
   contrail evaluate RUN [flags]      play a run's newest checkpoint
+  contrail play RUN [flags]          film episodes of a run's policy, as a GIF or MP4
+  contrail probe RUN [flags]         what can be read from a run's representation, and a page to look at it
   contrail query RUN SQL [flags]     ask a run's rows, episodes, draws and versions in SQL
   contrail inspect RUN               show what a run's store holds
   contrail limit RUN TABLE [flags]   change a table's limits while the run goes on
   contrail replay RUN --step N       make a learner step again from its rows, and compare it bit for bit
   contrail import SOURCE STORE       make a store of rows from a .parquet or .jsonl file, or from Minari
-  contrail export RUN TARGET         write a run's rows for others to read
+  contrail export RUN [TARGET]       write a run's policy (safetensors, pt2, onnx) or its rows for others to use
   contrail --help                    this
 
 """
@@ -40,6 +42,8 @@ COMMANDS = {
     "replay": "cluster.store_commands:command_replay",
     "import": "cluster.exchange_commands:command_import",
     "export": "cluster.exchange_commands:command_export",
+    "play": "cluster.model_commands:command_play",
+    "probe": "cluster.probe_command:command_probe",
 }
 """By name, where each is: a command imports what it needs, and no other's."""
 

@@ -16,6 +16,7 @@ from cluster.parsing import parse, recorded
 from cluster.recipe import describe_recipes
 from cluster.run import RunOptions, train
 from cluster.run_folder import RunFolder, default_name
+from cluster.trained import policy_values
 
 
 def command_train(arguments: list[str]) -> int:
@@ -28,7 +29,7 @@ def command_train(arguments: list[str]) -> int:
     experiment, options = parse(name, flags)
     spaces = checked_spaces(experiment)
     folder = _new_folder(name, experiment, options)
-    folder.save_experiment(_description(name, flags, experiment))
+    folder.save_experiment(_description(name, flags, experiment) | {"policy": policy_values(experiment, spaces)})
     return _train(experiment, spaces, folder, options, name, resume=False)
 
 

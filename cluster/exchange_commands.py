@@ -11,6 +11,7 @@ import tyro
 from actors.environments import Environment
 from cluster.minari_export import export_minari
 from cluster.minari_import import import_minari
+from cluster.model_commands import export_run_policy, is_policy
 from cluster.parsing import recorded
 from cluster.run_folder import RUNS, RunFolder
 from replay.exchange import (
@@ -25,6 +26,7 @@ from replay.exchange import (
 from replay.store import Store
 
 Format = Literal["parquet", "jsonl", "minari"]
+ExportFormat = Literal["parquet", "jsonl", "minari", "safetensors", "pt2", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,23 @@ class Import:
 
 @dataclass(frozen=True)
 class Export:
-    """Write all rows of a run or of a store for others to read.
+    """Write a run's policy, or all its rows, for others to use: the format says which.
+
+    The policy: safetensors, pt2, onnx. Rows, of a run or of a store: parquet, jsonl, minari.
 
     Attributes:
         run: folder of the run or of the store, or a run's name.
-        target: a new file, or the id of a new Minari dataset.
+        target: a new file, or the id of a new Minari dataset; a policy's is by default in the run's folder.
         format: how it is written; by default the suffix says.
         env: environment of the rows, for Minari; by default the run's own.
+        checkpoint: env steps of the checkpoint whose policy is written; by default the newest.
     """
 
     run: tyro.conf.Positional[Path]
-    target: tyro.conf.Positional[str]
-    format: Format | None = None
+    target: tyro.conf.Positional[str | None] = None
+    format: ExportFormat | None = None
     env: str | None = None
+    checkpoint: str | None = None
 
 
 def command_import(arguments: list[str]) -> int:
@@ -85,9 +91,22 @@ def command_import(arguments: list[str]) -> int:
 
 
 def command_export(arguments: list[str]) -> int:
-    """contrail export RUN TARGET [flags]."""
+    """contrail export RUN [TARGET] [flags]."""
     options = tyro.cli(Export, args=arguments, prog="contrail export")
+    if is_policy(options.target, options.format):
+        if options.env:
+            raise ExchangeError("--env is for Minari: a policy's environment is the run's, leave it out")
+        return export_run_policy(options.run, options.target, options.format, options.checkpoint)
+    if options.checkpoint:
+        raise ExchangeError("--checkpoint is for policies (safetensors, pt2, onnx): rows are of the whole run")
+    return _export_rows(options)
+
+
+def _export_rows(options: Export) -> int:
     run = _folder(options.run)
+    if options.target is None:
+        hint = "give a TARGET for rows" if options.format else "give a TARGET, or --format pt2 for the policy"
+        raise ExchangeError(f"nothing says what to write where: {hint}")
     written = options.format or format_of(Path(options.target))
     if written is None:
         raise ExchangeError(f"{options.target} has no suffix that says how to write it: give --format")
@@ -96,7 +115,7 @@ def command_export(arguments: list[str]) -> int:
         episodes = export_minari(stored_rows(run), options.target, environment)
         print(f'{episodes:,} episodes: minari.load_dataset("{options.target}")')
         return 0
-    rows = export_rows(stored_rows(run), options.target, written)
+    rows = export_rows(stored_rows(run), options.target, "jsonl" if written == "jsonl" else "parquet")
     print(f"{options.target}: {rows:,} rows, {Path(options.target).stat().st_size:,} bytes")
     return 0
 
