@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from replay.segment import FULL, StoreFull
+
 HEAD = b"contrail journal 2\n"
 _FRAME = struct.Struct("<QII")  # length of the record, its checksum, and that of these two
 _NAME = re.compile(r"(?P<name>.+)-(?P<number>\d{6})\.journal")
@@ -47,7 +49,7 @@ class Journal:
             state: from which the later records lead to the present.
 
         Raises:
-            OSError: there is no room.
+            StoreFull: there is no room.
         """
         number = 1 + max((_number(path) for path in self._starts), default=-1)
         path = self._folder / f"{self._name}-{number:06d}.journal"
@@ -58,10 +60,10 @@ class Journal:
             size = _write(file, HEAD) + _write(file, _framed(("snapshot", step, state)))
             os.fsync(file)
             partial.rename(path)
-        except OSError:
+        except OSError as error:
             os.close(file)
             partial.unlink(missing_ok=True)
-            raise
+            raise self._told(error) from error
         self.close()
         self._file, self._starts[path] = file, step
         self.size = self.snapshot_size = size
@@ -70,13 +72,21 @@ class Journal:
         """Add a record.
 
         Raises:
-            OSError: there is no room.
+            StoreFull: there is no room.
         """
         try:
             self.size += _write(self._file, _framed(record))
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file, self.size)
-            raise
+            raise self._told(error) from error
+
+    def _told(self, error: OSError) -> OSError:
+        """The same error, with the folder and what to do where it has no room."""
+        if error.errno not in FULL:
+            return error
+        free = shutil.disk_usage(self._folder).free
+        text = f"{self._folder} has no room for the journal of {self._name}, {free:,} bytes are free: make room there"
+        return StoreFull(error.errno, text)
 
     def forget(self, before: int) -> None:
         """Remove files that nobody needs who goes back to `before` draws or further ahead."""

@@ -96,7 +96,7 @@ def test_history_is_resumed_and_what_is_read_once_is_not(tmp_path: Path) -> None
     weights_after(experiment, tmp_path, 4)
     world = world_of(experiment, tmp_path, resume=tmp_path / "checkpoint", rows="none")
     assert isinstance(world, Local)
-    prepare_restart(experiment.tables, world.places, shards=1, seed=experiment.seed, version=4)
+    prepare_restart(world.experiment.tables, world.places, shards=1, seed=experiment.seed, version=4)
     with world:
         assert world.shards[0].holdings["history"].held == 0  # no rows were kept, so none could be resumed
 
@@ -113,7 +113,7 @@ def test_rows_that_were_kept_are_history_again(shards: int, tmp_path: Path) -> N
         world.save(tmp_path / "checkpoint")
     again = replace(experiment, topology=replace(LOCAL, shards=shards))
     world = world_of(again, tmp_path, resume=tmp_path / "checkpoint", rows="lz4")
-    prepare_restart(again.tables, world.places, shards=shards, seed=again.seed, version=4)
+    prepare_restart(world.experiment.tables, world.places, shards=shards, seed=again.seed, version=4)
     with world:
         assert isinstance(world, Local)
         resumed = [shard.holdings["history"] for shard in world.shards]
@@ -241,7 +241,7 @@ def test_what_a_killed_run_held_is_there_when_it_is_resumed(tmp_path: Path) -> N
     experiment = endless().checked()
     folder = RunFolder.create(tmp_path / "run")
     with subprocess.Popen([sys.executable, "-c", KILLED, str(folder.path)]) as process:
-        wait_for(lambda: (folder.path / "metrics.jsonl").stat().st_size > 40_000 and folder.checkpoints())
+        wait_for(lambda: folder.checkpoints() and int(folder.latest().name) > 2_000)
         process.kill()
     before = rows_in(folder.path)
     steps = int(folder.latest().name)

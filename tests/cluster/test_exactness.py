@@ -72,7 +72,7 @@ def continued(experiment: Experiment, folder: Path, advances: int) -> dict[str, 
     """All tensors after so many more learner steps from the checkpoint in the folder."""
     version = checkpoint.values(folder / "checkpoint")["version"]
     world = world_of(experiment, folder, resume=folder / "checkpoint")
-    prepare_restart(experiment.tables, world.places, shards=1, seed=experiment.seed, version=version)
+    prepare_restart(world.experiment.tables, world.places, shards=1, seed=experiment.seed, version=version)
     with world:
         for _ in range(advances):
             world.advance()

@@ -110,8 +110,15 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+def test_a_disk_too_full_for_the_journal(contrail: Contrail) -> None:
+    with files_no_larger_than(5_000):
+        outcome = contrail.train("ppo")
+    assert outcome.code == 1
+    assert "/replay/journal/000 has no room for the journal of shard-0, " in outcome.sentence
+
+
 def test_a_disk_too_full_for_segments(contrail: Contrail) -> None:
-    with files_no_larger_than(20_000):
+    with files_no_larger_than(200_000):
         outcome = contrail.train("ppo", "--rows", 128)
     assert outcome.code == 1
     assert "has no room for a segment: wanted " in outcome.sentence and "lower the tables' capacity" in outcome.error

@@ -176,7 +176,8 @@ def test_a_recipe_file_brings_its_own_objective_environment_and_modules(
 def test_two_runs_at_a_time_do_not_disturb_each_other(begin, tmp_path: Path) -> None:
     flags = ["train", "ppo", *SMALL, "--steps", 300, "--run.folder", "runs"]
     both = [begin(*flags), begin(*flags, "--seed", 2)]
-    assert [finish(process).code for process in both] == [0, 0]
+    outcomes = [finish(process) for process in both]
+    assert [outcome.code for outcome in outcomes] == [0, 0], [outcome.error for outcome in outcomes]
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
