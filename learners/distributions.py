@@ -201,6 +201,8 @@ def distribution_for(space: gym.Space, *, squashed: bool = False) -> tuple[int, 
     Raises:
         MethodError: another kind of space, or a Box without bounds to be squashed into; names it.
     """
+    if squashed and not _bounded(space):
+        raise MethodError(f"action space {space} has no bounds to be squashed into: use squashed=False")
     match space:
         case gym.spaces.Discrete():
             return int(space.n), partial(Categorical, start=int(space.start))
@@ -210,10 +212,15 @@ def distribution_for(space: gym.Space, *, squashed: bool = False) -> tuple[int, 
         case gym.spaces.MultiBinary() if len(space.shape) == 1:
             return int(space.shape[0]), Bernoulli
         case gym.spaces.Box() if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-            if squashed and not (np.isfinite(space.high - space.low) & (space.high > space.low)).all():
-                raise MethodError(f"action space {space} has no bounds to be squashed into: use squashed=False")
             return int(space.shape[0]), SquashedGaussian if squashed else DiagonalGaussian
     raise MethodError(
         f"action space {space} has no distribution: use Discrete, or a one-dimensional MultiDiscrete, MultiBinary or "
         "floating-point Box (gymnasium.wrappers.TransformAction can flatten a matrix)"
+    )
+
+
+def _bounded(space: gym.Space) -> bool:
+    """Whether it is a Box with some room between two bounds in every direction."""
+    return isinstance(space, gym.spaces.Box) and bool(
+        (np.isfinite(space.high - space.low) & (space.high > space.low)).all()
     )
