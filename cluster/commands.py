@@ -1,6 +1,7 @@
 """What the commands do."""
 
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from cluster.mistakes import MISTAKES
 from cluster.parsing import parse, recorded
 from cluster.recipe import describe_recipes
 from cluster.run import RunOptions, train
-from cluster.run_folder import RunFolder, default_name
+from cluster.run_folder import FolderTaken, RunFolder, default_name
 from cluster.trained import policy_values
 
 
@@ -109,9 +110,8 @@ def _new_folder(recipe: str, experiment: Experiment, options: RunOptions) -> Run
         return RunFolder.create(options.name, runs=options.folder)
     name = default_name(Path(recipe.partition(":")[0]).stem, experiment.environment.id)
     for number in itertools.count(1):
-        free = name if number == 1 else f"{name}-{number}"
-        if not (options.folder / free).exists():
-            return RunFolder.create(free, runs=options.folder)
+        with suppress(FolderTaken):
+            return RunFolder.create(name if number == 1 else f"{name}-{number}", runs=options.folder)
     raise AssertionError("there is always another number")
 
 

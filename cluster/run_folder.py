@@ -26,6 +26,10 @@ class RunFolderError(ValueError):
     """A run folder that cannot be made or used: says which, why, and what to do."""
 
 
+class FolderTaken(RunFolderError):
+    """A folder that holds something already, perhaps a run that began at this very moment."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of one run.
@@ -48,14 +52,17 @@ class RunFolder:
             runs: where runs are kept.
 
         Raises:
-            RunFolderError: it exists already, or cannot be made.
+            FolderTaken: it exists already.
+            RunFolderError: it cannot be made.
         """
         path = _path_of(name, runs)
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise RunFolderError(f"{path} exists already: {_instead(path)}")
+            raise FolderTaken(f"{path} exists already: {_instead(path)}")
         try:
-            for folder in FOLDERS:
+            for folder in FOLDERS:  # of two runs at once, one makes the first of them
                 (path / folder).mkdir(parents=True)
+        except FileExistsError as error:
+            raise FolderTaken(f"{path} exists already: {_instead(path)}") from error
         except OSError as error:
             raise RunFolderError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
         return cls(path)

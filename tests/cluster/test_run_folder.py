@@ -1,10 +1,15 @@
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cluster.commands import _new_folder
+from cluster.run import RunOptions
 from cluster.run_folder import RunFolder, RunFolderError, default_name, git_commit
+from recipes.ppo import ppo
 
 
 @pytest.fixture
@@ -28,6 +33,19 @@ def test_create_refuses_a_run_that_exists_and_says_how_to_go_on(runs: Path) -> N
         RunFolderError, match=r'first exists already: choose another name, or .*"contrail resume .*first"'
     ):
         RunFolder.create("first", runs=runs)
+
+
+def test_of_many_that_begin_at_once_each_gets_a_name_of_its_own(runs: Path) -> None:
+    begin, options = threading.Barrier(8), RunOptions(folder=runs)
+
+    def new() -> Path:
+        begin.wait()
+        return _new_folder("ppo", ppo(), options).path
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [made.result() for made in [pool.submit(new) for _ in range(8)]]
+    assert len(set(made)) == 8
+    assert all({path.name for path in run.iterdir()} == {"events", "replay", "checkpoints", "logs"} for run in made)
 
 
 def test_create_refuses_any_other_folder_that_holds_something_but_takes_an_empty_one(tmp_path: Path) -> None:
