@@ -47,3 +47,9 @@ def kl_from_behaviour(dist: Distribution, batch: Batch) -> Float[Tensor, "B T"]:
         batch: with the columns of `recorded`.
     """
     return behaviour(dist, batch).kl(dist)
+
+
+def log_ratio_to_behaviour(dist: Distribution, batch: Batch) -> Tensor:
+    """Logarithm of how much likelier the policy makes the recorded action than the one that acted did, (B, T)."""
+    # Rows without a decision hold arbitrary actions: a ratio of 1 keeps infinities out of their zero share.
+    return torch.where(batch["counted"] > 0, dist.log_prob(batch["action"]) - batch["log_prob"], 0.0)

@@ -4,13 +4,13 @@ from typing import Literal
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.augment import RandomShift
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.objective import Objective, Sum
 from learners.objectives.cpc import Cpc
 from learners.objectives.curl import Curl
-from learners.objectives.ppo import Advantages
 from learners.objectives.trpo import Critic, Surrogate
 from learners.trust_region import TrustRegion
 from learners.update import Average

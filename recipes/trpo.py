@@ -2,10 +2,10 @@
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.encoders import Mlp
-from learners.objectives.ppo import Advantages
 from learners.objectives.trpo import Critic, Surrogate
 from learners.trust_region import TrustRegion
 from learners.update import Normalise, Update

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages, value_error
 from learners.gradient import Gradient
 from learners.objective import Objective, Term
-from learners.objectives.ppo import Advantages, value_error
 from recipes.ppo import ppo
 
 

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from learners.advantages import Advantages, value_error
+from learners.behaviour import log_ratio_to_behaviour
 from learners.objective import Batch, Bound, Objective, Term
-from learners.objectives.ppo import Advantages, log_ratio_to_behaviour, same_policy, value_error
+from learners.precision import same_policy
 
 if TYPE_CHECKING:
     from learners.group import Group

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from learners.advantages import Advantages, value_error
+from learners.behaviour import log_ratio_to_behaviour
 from learners.objective import Batch, Bound, Objective, Term
-from learners.objectives.ppo import Advantages, log_ratio_to_behaviour, surrogate, value_error
+from learners.objectives.ppo import surrogate
 from learners.precision import same_policy
 
 if TYPE_CHECKING:

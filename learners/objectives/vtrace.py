@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from learners.advantages import Advantages
+from learners.behaviour import log_ratio_to_behaviour
 from learners.objective import Batch, Bound, MethodError, Objective, Term
 from learners.objectives.a2c import policy_gradient_terms
-from learners.objectives.ppo import Advantages, log_ratio_to_behaviour, same_policy
+from learners.precision import same_policy
 from learners.targets import explained_variance, has_successor, standardise, vtrace
 
 if TYPE_CHECKING:

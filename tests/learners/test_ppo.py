@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from learners.advantages import Advantages, successor_values
 from learners.behaviour import kl_from_behaviour
 from learners.distributions import Categorical
 from learners.gradient import Gradient
@@ -17,7 +18,7 @@ from learners.model import ActorCritic, Model, Output
 from learners.nets.cores import Gru
 from learners.nets.encoders import Mlp
 from learners.objective import HINGE, Batch, MethodError, Objective, Sum, Term, concluded, reduce, tagged_terms
-from learners.objectives.ppo import PPO, Advantages, KlCoefficient, successor_values
+from learners.objectives.ppo import PPO, KlCoefficient
 from learners.objectives.trpo import Surrogate
 from replay.schema import Column
 from tests.learners.acting import SPACES, acted_batch, policy_of
@@ -121,7 +122,7 @@ def test_hand_computed_clipping(advantage: float, ratio: float, loss: float) -> 
         "log_prob": -math.log(ratio) * one,
         "value": one,
     }
-    certain = SimpleNamespace(log_prob=lambda action: 0 * one, entropy=lambda: 0 * one)
+    certain = Categorical(torch.zeros(1, 1, 1))
     out = SimpleNamespace(dist=certain, value=3 * one)
     terms = PPO().terms(SimpleNamespace(), out, columns)
     assert mean(terms, "policy_gradient_loss") == pytest.approx(loss)
