@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from learners.adam import Adam
 from learners.augment import Augmentation, augmented
 from learners.group import Group
 from learners.minibatches import Rows, Windows
@@ -77,7 +77,7 @@ class GradientEngine:
     def __init__(self, update: Gradient, model: Model, group: Group) -> None:
         self.update, self.model, self.group = update, model, group
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=update.lr, eps=1e-5, fused=True)
+        self.optimiser = Adam(self.parameters, lr=update.lr)
         if update.compile:
             model.compile_encoders()
         self.then = [after.start(model, group) for after in update.then]
@@ -110,9 +110,7 @@ class GradientEngine:
                     return
 
     def _set_learning_rate(self, progress: float) -> None:
-        rate = self.update.lr * (1.0 - progress) if self.update.anneal else self.update.lr
-        for parameters in self.optimiser.param_groups:
-            parameters["lr"] = rate
+        self.optimiser.lr = self.update.lr * (1.0 - progress) if self.update.anneal else self.update.lr
 
     def _minibatch(self, slices: Mapping[str, Batch]) -> dict[str, float]:
         """One joint backward pass and optimiser step; the terms' means."""
@@ -170,25 +168,17 @@ class GradientEngine:
             del summary["train/ratio_error"]
         full = self.update.epochs * self.update.minibatches
         return summary | {
-            "train/learning_rate": self.optimiser.param_groups[0]["lr"],
+            "train/learning_rate": self.optimiser.lr,
             "train/minibatches_done": len(history) / full,
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Adam's moments and step counts, by parameter number and name."""
-        state: dict[int, dict[str, Any]] = self.optimiser.state_dict()["state"]
-        return {f"{index}/{name}": value for index, values in state.items() for name, value in values.items()}
+        """Adam's; schedules follow the run's progress and need none."""
+        return self.optimiser.state()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take back Adam's moments; schedules follow the run's progress and need no state."""
-        restored: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            index, name = key.split("/")
-            if value.shape == self.parameters[int(index)].shape:
-                # In the parameter's own memory format (channels_last): the fused optimiser pairs them as they lie.
-                value = torch.empty_like(self.parameters[int(index)]).copy_(value)
-            restored.setdefault(int(index), {})[name] = value
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": restored})
+        """Take back Adam's."""
+        self.optimiser.restore(state)
 
 
 def clip(gradients: list[Tensor], most: float) -> Tensor:

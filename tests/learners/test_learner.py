@@ -80,10 +80,10 @@ def test_moments_of_convolutions_come_back_as_they_lay(tmp_path: Path) -> None:
     resumed = image_learner("fp32")
     resumed.restore(*checkpoint.load(tmp_path / "a"))
     optimiser = resumed.engines[0].optimiser
-    convolutions = [p for p in optimiser.param_groups[0]["params"] if p.ndim == 4]
-    assert any(not parameter.is_contiguous() for parameter in convolutions), "no convolution lies in channels_last"
-    for parameter in convolutions:
-        assert optimiser.state[parameter]["exp_avg"].stride() == parameter.stride()
+    pairs = [(own, optimiser.moments[index]) for index, own in enumerate(optimiser.parameters) if own.ndim == 4]
+    assert any(not own.is_contiguous() for own, _ in pairs), "no convolution lies in channels_last"
+    for own, moments in pairs:
+        assert moments.exp_avg.stride() == own.stride()
 
 
 def test_another_seed_of_the_shuffles_gives_other_weights() -> None:
