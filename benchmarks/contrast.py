@@ -3,6 +3,8 @@
 python -m benchmarks.contrast jitter --parallel 2 --plot docs/images/jitter_code.png
 python -m benchmarks.contrast recall --parallel 2
 python -m benchmarks.contrast lock --parallel 2
+python -m benchmarks.contrast navigation --parallel 2
+python -m benchmarks.contrast maze --parallel 2
 python -m benchmarks.contrast trust --parallel 2
 python -m benchmarks.contrast sweep --parallel 2
 python -m benchmarks.contrast long
@@ -19,25 +21,23 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from actors.environments import Environment
+from benchmarks.contrast_arms import ARMS, SHIFT, TABLE, TASKS, TRUST, TUNING, TaskName, curl
 from benchmarks.contrast_table import draw, markdown, measured
 from cluster.experiment import Experiment, Topology
 from learners.augment import RandomShift
 from learners.gradient import Gradient
 from learners.model import ActorCritic
-from learners.nets.cores import Gru
 from learners.nets.encoders import SmallConv
 from learners.objective import Objective, Sum
-from learners.objectives.cpc import Cpc
-from learners.objectives.curl import Curl
 from learners.objectives.ppo import PPO
 from learners.objectives.trpo import Critic, Surrogate
 from learners.trust_region import TrustRegion
@@ -47,107 +47,12 @@ from replay.table import Table
 SEEDS = (11, 12, 13, 14, 15)
 EPISODES = 500
 """Greedy ones after training, with seeds of their own."""
-SHIFT = 3
 ENVS, ROWS = 64, 32
-
-
-@dataclass(frozen=True)
-class Task:
-    """An environment, and what every arm has on it.
-
-    Attributes:
-        id: of the environment.
-        static: its largest value of a pixel of static, if not told otherwise.
-        steps: env steps of a run.
-        core: of the model.
-        chance: return of a random policy.
-    """
-
-    id: str
-    static: int
-    steps: int
-    core: Gru | None
-    chance: float
-
-
-TASKS = {
-    "jitter": Task("actors.envs:JitterCode-v0", 80, 80_000, None, 1 / 16),
-    "recall": Task("actors.envs:StaticRecall-v0", 160, 100_000, Gru(64), 1 / 8),
-    "lock": Task("actors.envs:StaticLock-v0", 80, 120_000, None, 0.11),
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What is trained.
-
-    Attributes:
-        title: its row in the table.
-        objectives: added to PPO, with their weights.
-        crop: whether PPO sees shifted frames instead of those that it acted on.
-        lr: learning rate.
-        epochs: passes over each batch.
-        trust: TRPO in place of PPO: one trust-region step after the gradient steps of critic and contrast, and a critic
-            with an encoder of its own.
-        history: rows of the past that CURL is given, too, half as many in each step as are fresh; 0: none.
-    """
-
-    title: str
-    objectives: Mapping[str, tuple[float, Objective]] = field(default_factory=dict)
-    crop: bool = False
-    lr: float = 1e-3
-    epochs: int = 4
-    trust: bool = False
-    history: int = 0
-
-
-def curl(weight: float = 0.3, *, shuffled: bool = False, group: str = "contrast") -> dict[str, tuple[float, Objective]]:
-    """CURL beside PPO."""
-    return {"curl": (weight, Curl(augment=RandomShift(SHIFT), shuffled=shuffled, group=group))}
-
-
-def cpc(weight: float = 1.0, *, shuffled: bool = False) -> dict[str, tuple[float, Objective]]:
-    """CPC beside PPO."""
-    return {"cpc": (weight, Cpc(shuffled=shuffled))}
-
-
-TABLE = {
-    "ppo": Arm("PPO"),
-    "ppo-8-epochs": Arm("PPO, 8 epochs", epochs=8),
-    "ppo-lr-2e-3": Arm("PPO, learning rate 2e-3", lr=2e-3),
-    "crop": Arm("PPO on shifted frames (crop only)", crop=True),
-    "crop+curl": Arm("PPO on shifted frames, CURL", curl(), crop=True),
-    "curl": Arm("PPO on raw frames, CURL", curl()),
-    "curl-weight-0.1": Arm("PPO on raw frames, CURL of weight .1", curl(0.1)),
-    "curl-history": Arm("PPO on raw frames, CURL of weight .1 on fresh rows and history", curl(0.1), history=50_000),
-    "cpc": Arm("PPO, CPC", cpc()),
-    "curl-shuffled": Arm("PPO, CURL, pairs shuffled", curl(shuffled=True)),
-    "cpc-shuffled": Arm("PPO, CPC, pairs shuffled", cpc(shuffled=True)),
-}
-"""The control table's rows."""
-TRUST = {
-    "trpo": Arm("TRPO", trust=True),
-    "trpo-curl": Arm("TRPO, CURL of weight .1", curl(0.1), trust=True),
-    "trpo-cpc": Arm("TRPO, CPC", cpc(), trust=True),
-    "trpo-curl-shuffled": Arm("TRPO, CURL of weight .1, pairs shuffled", curl(0.1, shuffled=True), trust=True),
-    "trpo-cpc-shuffled": Arm("TRPO, CPC, pairs shuffled", cpc(shuffled=True), trust=True),
-}
-"""The same with TRPO."""
-TUNING = {
-    "curl-weight-1": Arm("PPO on raw frames, CURL of weight 1", curl(1.0)),
-    "cpc-weight-0.3": Arm("PPO, CPC of weight .3", cpc(0.3)),
-    "cpc-weight-3": Arm("PPO, CPC of weight 3", cpc(3.0)),
-}
-"""Beside those in the table: PPO, CURL and CPC were given three settings each, on seed 1."""
-ARMS = TABLE | TRUST | TUNING
-TUNED = ("ppo", "ppo-8-epochs", "ppo-lr-2e-3", "curl", "curl-weight-0.1", "cpc", *TUNING)
-SWEPT = ("ppo-lr-2e-3", "curl-weight-0.1", "cpc")
-"""The best of each on JitterCode."""
 
 
 def control(
     *,
-    task: Literal["jitter", "recall", "lock"] = "jitter",
+    task: TaskName = "jitter",
     arm: str = "ppo",
     static: int = -1,
     steps: int = 0,
@@ -205,7 +110,7 @@ def control(
 class Run:
     """One run of a table."""
 
-    task: str
+    task: TaskName
     arm: str
     seed: int
     static: int
@@ -223,7 +128,7 @@ class Run:
 
 
 def runs_of(
-    task: str, arms: Sequence[str], seeds: Sequence[int] = SEEDS, static: int = -1, steps: int = 0
+    task: TaskName, arms: Sequence[str], seeds: Sequence[int] = SEEDS, static: int = -1, steps: int = 0
 ) -> list[Run]:
     """Every arm with every seed, seed by seed, so that a table fills evenly."""
     on = TASKS[task]
@@ -231,19 +136,26 @@ def runs_of(
     return [Run(task, arm, seed, static, steps) for seed in seeds for arm in arms]
 
 
+COMPARED = ("ppo-lr-2e-3", "crop", "crop+curl", "curl-weight-0.1", "cpc", "curl-shuffled", "cpc-shuffled")
+"""Arms on all tasks but JitterCode, which has every one."""
+TUNED = ("ppo", "ppo-8-epochs", "ppo-lr-2e-3", "curl", "curl-weight-0.1", "cpc", *TUNING)
+SWEPT = ("ppo-lr-2e-3", "curl-weight-0.1", "cpc")
+"""The best of each on JitterCode."""
 TABLES = {
     "jitter": runs_of("jitter", list(TABLE)),
-    "recall": runs_of("recall", list(TABLE)),
-    "lock": runs_of("lock", list(TABLE)),
-    "trust": [run for task in TASKS for run in runs_of(task, list(TRUST))],
+    "recall": runs_of("recall", COMPARED),
+    "lock": runs_of("lock", COMPARED),
+    "navigation": runs_of("navigation", COMPARED),
+    "maze": runs_of("maze", COMPARED),
+    "trust": [run for task in ("jitter", "recall", "lock") for run in runs_of(task, list(TRUST))],
     "sweep": [run for static in (0, 40, 80, 120) for run in runs_of("jitter", SWEPT, SEEDS[:3], static=static)],
     "long": runs_of("jitter", [SWEPT[0]], SEEDS[:1], steps=800_000),
-    "tuning": [run for task in TASKS for run in runs_of(task, [*TABLE, *TUNING], (1,)) if run.arm in TUNED],
+    "tuning": runs_of("jitter", TUNED, (1,)),
 }
 
 
 def main(
-    table: tyro.conf.Positional[Literal["jitter", "recall", "lock", "trust", "sweep", "long", "tuning"]],
+    table: tyro.conf.Positional[TaskName | Literal["trust", "sweep", "long", "tuning"]],
     *,
     folder: Path = Path("runs/contrast"),
     parallel: int = 1,

@@ -37,11 +37,11 @@ def interval(values: Sequence[float]) -> str:
     return f"{mean} +- {STUDENT[len(values) - 1] * np.std(values, ddof=1) / math.sqrt(len(values)):.3f}"
 
 
-def grouped(results: Sequence[dict]) -> dict[tuple[int, int, str], list[dict]]:
-    """Runs that differ by their seed only, by static, steps and arm."""
-    groups: dict[tuple[int, int, str], list[dict]] = {}
+def grouped(results: Sequence[dict]) -> dict[tuple[str, int, int, str], list[dict]]:
+    """Runs that differ by their seed only, by task, static, steps and arm."""
+    groups: dict[tuple[str, int, int, str], list[dict]] = {}
     for result in results:
-        groups.setdefault((result["static"], result["steps"], result["arm"]), []).append(result)
+        groups.setdefault((result["task"], result["static"], result["steps"], result["arm"]), []).append(result)
     return groups
 
 
@@ -49,25 +49,30 @@ def markdown(results: Sequence[dict], titles: Mapping[str, str]) -> str:
     """A row for each arm: evaluation with its interval and by seed, the end of training, steps and seconds.
 
     Args:
-        results: of runs.
+        results: of runs; where they are of several tasks, a first column names the task.
         titles: of arms, by name.
     """
-    head = "arm | static | evaluation, mean and 95 % interval | by seed | end of training | env steps | CPU s | wall s"
-    lines = [f"| {head} |", "|" + "---|" * 8]
-    for (static, _, arm), runs in grouped(results).items():
+    several = len({result["task"] for result in results}) > 1
+    head = ["arm", "static", "evaluation, mean and 95 % interval", "by seed", "end of training"]
+    head = ["task"] * several + head + ["env steps", "CPU s", "wall s"]
+    rows = []
+    for (task, static, _, arm), runs in grouped(results).items():
         columns = {name: [run[name] for run in runs] for name in runs[0]}
         seconds = [f"{np.median(columns[name]):.0f}" for name in ("cpu_seconds", "wall_seconds")]
-        cells = [
-            titles[arm],
-            str(static),
-            interval(columns["evaluation"]),
-            ", ".join(f"{value:.2f}" for value in columns["evaluation"]),
-            interval(columns["training"]),
-            f"{max(columns['env_steps']):,}",
-            *seconds,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(
+            [
+                *[task] * several,
+                titles[arm],
+                str(static),
+                interval(columns["evaluation"]),
+                ", ".join(f"{value:.2f}" for value in columns["evaluation"]),
+                interval(columns["training"]),
+                f"{max(columns['env_steps']):,}",
+                *seconds,
+            ]
+        )
+    first, *others = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return "\n".join([first, "|" + "---|" * len(head), *others])
 
 
 def draw(results: Sequence[dict], titles: Mapping[str, str], *, title: str, chance: float, path: Path) -> None:
@@ -83,7 +88,7 @@ def draw(results: Sequence[dict], titles: Mapping[str, str], *, title: str, chan
     from matplotlib import pyplot
 
     canvas, axes = pyplot.subplots(figsize=(8, 4.5))
-    for (_, _, arm), runs in grouped(results).items():
+    for (*_, arm), runs in grouped(results).items():
         curves = np.array([run["curve"] for run in runs])
         steps = np.linspace(1 / 20, 1, 20) * runs[0]["env_steps"]
         (line,) = axes.plot(steps, curves.mean(0), label=titles[arm])

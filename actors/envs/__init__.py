@@ -4,20 +4,32 @@ import gymnasium
 
 from actors.envs.jitter_code import JitterCode, JitterCodeVector
 from actors.envs.no_velocity import CartPoleNoVelocity
+from actors.envs.noisy_navigation import NoisyNavigation, NoisyNavigationVector
 from actors.envs.static_lock import StaticLock, StaticLockVector
+from actors.envs.static_maze import StaticMaze, StaticMazeVector
 from actors.envs.static_recall import StaticRecall, StaticRecallVector
 
 __all__ = [
     "CartPoleNoVelocity",
     "JitterCode",
     "JitterCodeVector",
+    "NoisyNavigation",
+    "NoisyNavigationVector",
     "StaticLock",
     "StaticLockVector",
+    "StaticMaze",
+    "StaticMazeVector",
     "StaticRecall",
     "StaticRecallVector",
 ]
 
-for _name, _module in (("StaticRecall", "static_recall"), ("JitterCode", "jitter_code"), ("StaticLock", "static_lock")):
+for _name, _module in (
+    ("StaticRecall", "static_recall"),
+    ("JitterCode", "jitter_code"),
+    ("StaticLock", "static_lock"),
+    ("NoisyNavigation", "noisy_navigation"),
+    ("StaticMaze", "static_maze"),
+):
     gymnasium.register(
         f"{_name}-v0",
         entry_point=f"actors.envs.{_module}:{_name}",

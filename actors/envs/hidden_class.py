@@ -67,7 +67,7 @@ class HiddenClassVector(VectorEnv):
         if seed is not None or not self._rngs:
             self._seed(seed)
         self._draw_hidden(np.arange(self.num_envs))
-        return self._observation(), {"class": self._hidden.copy()}
+        return self._observation(), self._info()
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One frame on; where the frame was the final one, the action is ignored and the next episode begins."""
@@ -75,8 +75,8 @@ class HiddenClassVector(VectorEnv):
         over = self._frame == self.frames
         self._frame = np.where(over, 0, self._frame + 1)
         self._draw_hidden(np.flatnonzero(over))
-        unlimited, info = np.zeros(self.num_envs, dtype=np.bool_), {"class": self._hidden.copy()}
-        return self._observation(), reward, self._frame == self.frames, unlimited, info
+        unlimited = np.zeros(self.num_envs, dtype=np.bool_)
+        return self._observation(), reward, self._frame == self.frames, unlimited, self._info()
 
     def _first_frames(self) -> np.ndarray:
         """The frame (n,) with which each environment begins after a reset."""
@@ -94,6 +94,10 @@ class HiddenClassVector(VectorEnv):
     def _draw_hidden(self, slots: np.ndarray) -> None:
         for slot in slots:
             self._hidden[slot] = self._rngs[slot].integers(self.classes)
+
+    def _info(self) -> dict[str, Any]:
+        """What a probe is told: numbers (n,) by name."""
+        return {"class": self._hidden.copy()}
 
     def _observation(self) -> np.ndarray:
         """What is seen now, a new array (n, SIDE, SIDE): static, what the task draws over it, bars on the query."""

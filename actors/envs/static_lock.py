@@ -6,14 +6,12 @@ near the end: reward teaches one room after another, from the last one. That fra
 follow each other can be seen everywhere from the start.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from actors.envs.hidden_class import SIDE, HiddenClassVector, One
+from actors.envs.hidden_class import SIDE, One
 from actors.envs.jitter_code import OFFSETS, textures
+from actors.envs.walk import WalkVector
 
 ROOMS = 16
 
@@ -23,7 +21,7 @@ def moves() -> np.ndarray:
     return np.random.default_rng(2026).permuted(np.tile([1, -1, 0, 0, 0, 0, 0, 0], (ROOMS, 1)), axis=1)
 
 
-class StaticLockVector(HiddenClassVector):
+class StaticLockVector(WalkVector):
     """n environments of the task; see the module for what it asks and why it is hard.
 
     Every frame is fresh static and, added to it, a 32x32 window of the room's 40x40 texture at a fresh offset of 0 to 6
@@ -36,31 +34,17 @@ class StaticLockVector(HiddenClassVector):
         static: the largest value of a pixel of static; the texture adds 0 or 30.
     """
 
-    actions, classes, frames, query, contrast = 8, ROOMS, 32, -1, 30
+    actions, classes, frames, contrast = 8, ROOMS, 32, 30
 
     def __init__(self, num_envs: int = 1, static: int = 80):
         super().__init__(num_envs, static)
         self._windows = sliding_window_view(textures(), (SIDE, SIDE), axis=(1, 2))
         self._moves = moves()
-        self._over = np.zeros(num_envs, dtype=np.bool_)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """One decision; where the observation was a final one, the action is ignored and the next episode begins."""
+    def _walk(self, actions: np.ndarray) -> np.ndarray:
         room = np.maximum(self._hidden + self._moves[self._hidden, actions], 0)
-        opened = (room == ROOMS) & ~self._over
         self._hidden = np.minimum(room, ROOMS - 1)
-        self._frame = np.where(self._over, 0, self._frame + 1)
-        self._draw_hidden(np.flatnonzero(self._over))
-        late = (self._frame == self.frames) & ~opened
-        self._over = opened | late
-        return self._observation(), opened.astype(np.float32), opened, late, {"class": self._hidden.copy()}
-
-    def reset(
-        self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """New episodes everywhere; arguments as for any other of these tasks."""
-        self._over = np.zeros(self.num_envs, dtype=np.bool_)
-        return super().reset(seed=seed, options=options)
+        return room == ROOMS
 
     def _draw(self, image: np.ndarray) -> None:
         top, left = np.array([rng.integers(OFFSETS, size=2) for rng in self._rngs]).T

@@ -1,9 +1,16 @@
 """The contrastive control table: every arm is an experiment, and what is said of several seeds is right."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from benchmarks.contrast import ARMS, TABLE, TABLES, TASKS, control
+from actors.environments import Environment
+from benchmarks.contrast import COMPARED, TABLES, control, finished
+from benchmarks.contrast_arms import ARMS, TABLE, TASKS
 from benchmarks.contrast_table import interval, markdown
+
+HOUSE = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -30,6 +37,23 @@ def test_shuffled_arms_differ_in_nothing_else() -> None:
 def test_tables_hold_every_arm_with_every_seed_once() -> None:
     assert len(set(TABLES["jitter"])) == 5 * len(TABLE) == len(TABLES["jitter"])
     assert all(run.steps == TASKS[run.task].steps for run in TABLES["sweep"])
+    for task in set(TASKS) - {"jitter"}:
+        assert {run.task for run in TABLES[task]} == {task}
+        assert len(set(TABLES[task])) == 5 * len(COMPARED) == len(TABLES[task])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_is_what_its_environment_is_if_nothing_is_said(task: str) -> None:
+    on = TASKS[task]
+    told, plain = (Environment(on.id, keywords).make(2) for keywords in ({"static": on.static}, {}))
+    np.testing.assert_array_equal(told.reset([1, 2])["observation"], plain.reset([1, 2])["observation"])
+
+
+def test_a_line_is_the_result_of_a_run_of_its_table() -> None:
+    done = finished(HOUSE / "docs/results/contrast")
+    tables = {run for runs in TABLES.values() for run in runs}
+    assert len(tables & set(done)) > 50
+    assert {run.task for run in done} <= set(TASKS)
 
 
 def test_an_interval_is_student_s() -> None:
@@ -46,3 +70,16 @@ def test_a_row_for_each_arm() -> None:
     head, _, row = markdown(lines, {"cpc": "PPO, CPC"}).splitlines()
     assert head.count("|") == row.count("|")
     assert row.startswith("| PPO, CPC | 80 | 0.550 +- 0.635 | 0.50, 0.60 | 0.250 +- 0.000 | 12 | 3 | 4 |")
+
+
+def test_runs_of_several_tasks_are_kept_apart_and_named() -> None:
+    line = {"arm": "cpc", "static": 80, "steps": 10, "env_steps": 12, "training": 0.25, "seed": 1}
+    line |= {"cpu_seconds": 3.0, "wall_seconds": 4.0}
+    lines = [line | {"task": task, "evaluation": value} for task, value in (("jitter", 0.5), ("lock", 0.6))]
+    head, rule, *rows = markdown(lines, {"cpc": "PPO, CPC"}).splitlines()
+    assert head.startswith("| task | arm |")
+    assert rule.count("|") == head.count("|")
+    assert [row[:42] for row in rows] == [
+        "| jitter | PPO, CPC | 80 | 0.500 | 0.50 | ",
+        "| lock | PPO, CPC | 80 | 0.600 | 0.60 | 0.",
+    ]
