@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from actors.environments import Environment
 from actors.spaces import columns_of
-from cluster.minari_import import joined, minari_module
+from cluster.minari_import import joined
+from learners.extras import needed
 from replay.exchange import ExchangeError, pieces_of
 from replay.pieces import Piece, by_stream
 from replay.schema import Column
@@ -40,9 +41,11 @@ def export_minari(batches: Iterable[pa.RecordBatch], dataset_id: str, environmen
         environment: that the rows are of; its spaces go with them.
 
     Raises:
-        ExchangeError: Minari is not installed, has such a dataset already, or the rows are of another environment.
+        ExchangeError: Minari has such a dataset already, or the rows are of another environment.
+        MissingExtra: Minari is not installed.
     """
-    minari, target = minari_module(), _Target.of(environment)
+    minari = needed("minari", "Minari's datasets are made by its package", "minari")
+    target = _Target.of(environment)
     folder = _new_folder(dataset_id)
     count, dataset = 0, None
     try:

@@ -3,7 +3,6 @@
 An episode of n actions has n + 1 observations there and n + 1 rows here. Minari's infos stay behind.
 """
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from actors.spaces import columns_of, split
+from learners.extras import needed
 from replay.exchange import Codec, ExchangeError, Imported, import_pieces
 from replay.pieces import Piece
 
@@ -34,27 +34,16 @@ def import_minari(
         codec: of the store's segments.
 
     Raises:
-        ExchangeError: Minari is not installed, there is no such dataset, or an episode has not the form above.
+        ExchangeError: there is no such dataset, or an episode has not the form above.
+        MissingExtra: Minari is not installed.
         SpaceError: its spaces have no columns.
     """
     dataset = _opened(source, download=download)
     return import_pieces(_pieces(dataset, f"Minari's {dataset.id}"), store, gamma=gamma, codec=codec)
 
 
-def minari_module() -> Any:
-    """Minari, an optional extra.
-
-    Raises:
-        ExchangeError: it is not installed.
-    """
-    try:
-        return importlib.import_module("minari")
-    except ImportError as error:
-        raise ExchangeError(f"Minari cannot be imported ({error}): pip install contrail[minari]") from error
-
-
 def _opened(source: str, *, download: bool) -> Any:
-    minari = minari_module()
+    minari = needed("minari", "Minari's datasets are opened by its package", "minari")
     folders = [folder for folder in (Path(source), Path(source) / "data") if (folder / "metadata.json").is_file()]
     try:
         return minari.MinariDataset(folders[0]) if folders else minari.load_dataset(source, download=download)

@@ -16,6 +16,7 @@ from learners.checkpoint import CheckpointError
 from learners.checks import OutOfBounds
 from learners.description import DescriptionError
 from learners.exported import ExportError
+from learners.extras import MissingExtra
 from learners.learner import StaleRows
 from learners.nets.encoders import EncoderError
 from learners.not_finite import NotFinite
@@ -40,6 +41,7 @@ MISTAKES = (
     ExperimentError,
     ExportError,
     MethodError,
+    MissingExtra,
     NotLogged,
     RecipeError,
     RunFolderError,

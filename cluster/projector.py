@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.video import as_rgb, needed
+from cluster.video import as_rgb
+from learners.extras import needed
 
 THUMBNAIL = 64
 """Pixels of a thumbnail's side. TensorBoard takes sprites of up to 8192 x 8192."""
@@ -42,7 +43,7 @@ def write_projector(
     lines = ["\t".join(names), *("\t".join(map(_cell, row)) for row in zip(*metadata.values(), strict=True))]
     (folder / "metadata.tsv").write_text("\n".join(lines) + "\n")
     if len(frames):
-        image = needed("PIL.Image", "thumbnails are made with Pillow")
+        image = needed("PIL.Image", "thumbnails are made with Pillow", "video")
         image.fromarray(sprite([thumbnail(frame) for frame in frames])).save(folder / "sprite.png")
     _write_config(run / "events")
     return folder
@@ -50,7 +51,7 @@ def write_projector(
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
     """A frame as a square of THUMBNAIL pixels, (THUMBNAIL, THUMBNAIL, 3); what it has beside a square is left black."""
-    image = needed("PIL.Image", "thumbnails are made with Pillow")
+    image = needed("PIL.Image", "thumbnails are made with Pillow", "video")
     rgb = as_rgb(frame)
     factor = THUMBNAIL / max(rgb.shape[:2])
     size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))

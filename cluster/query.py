@@ -17,6 +17,7 @@ import tyro
 
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder, RunFolderError
+from learners.extras import needed
 from replay.archive_file import CorruptSegment
 from replay.extents import ExtentsError
 from replay.schema import SchemaError
@@ -81,9 +82,10 @@ def answer(query: Query) -> None:
     """Print the answer to a question.
 
     Raises:
-        QueryError: DuckDB is not installed, there is no run, it has no rows, the SQL is wrong, or a file is damaged.
+        QueryError: there is no run, it has no rows, the SQL is wrong, or a file is damaged.
+        MissingExtra: DuckDB is not installed.
     """
-    duckdb = _duckdb()
+    duckdb = needed("duckdb", "contrail query asks DuckDB", "query")
     store, folder = _store(query.run)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # live segments are held by open files, one each
@@ -98,14 +100,6 @@ def answer(query: Query) -> None:
             if isinstance(error, OSError) and error.errno is not None:  # of the system's, as where nobody reads on
                 raise
             raise QueryError(_explained(error, store, missing)) from error
-
-
-def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError as error:
-        raise QueryError("contrail query needs DuckDB: pip install 'contrail[query]', or pip install duckdb") from error
-    return duckdb
 
 
 def _store(path: Path) -> tuple[Store, Path]:

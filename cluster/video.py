@@ -1,16 +1,15 @@
 """Films of frames: GIF by Pillow, MP4 by imageio-ffmpeg, both of the extra `video`."""
 
-import importlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cluster.experiment import ExperimentError
+from learners.extras import needed
 
 SUFFIXES = (".gif", ".mp4")
 SMALLEST = 240
@@ -26,7 +25,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
         fps: frames a second. A GIF counts in hundredths of a second.
 
     Raises:
-        ExperimentError: what writes this kind is not installed, or the file cannot be written.
+        ExperimentError: the file cannot be written.
+        MissingExtra: what writes this kind is not installed.
     """
     count = 0
 
@@ -67,7 +67,7 @@ def enlarged(frame: np.ndarray) -> np.ndarray:
 
 
 def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    image = needed("PIL.Image", "a GIF is written with Pillow")
+    image = needed("PIL.Image", "a GIF is written with Pillow", "video")
     pictures = (image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
     milliseconds = max(20, round(1000 / fps))  # browsers slow down what is faster
     next(pictures).save(
@@ -76,7 +76,7 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
 
 
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
-    ffmpeg = needed("imageio_ffmpeg", "an MP4 is written with imageio-ffmpeg")
+    ffmpeg = needed("imageio_ffmpeg", "an MP4 is written with imageio-ffmpeg", "video")
     try:
         ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
@@ -99,15 +99,3 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
             writer.send(np.ascontiguousarray(frame))
     finally:
         writer.close()
-
-
-def needed(module: str, what: str) -> Any:
-    """A module of the extra `video`.
-
-    Raises:
-        ExperimentError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ExperimentError(f'{what}, which is not installed: pip install "contrail[video]"') from error

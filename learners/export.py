@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from learners.behaviour import recorded
 from learners.description import Description
-from learners.exported import METADATA, NEXT, ExportedPolicy, ExportError, load_exported, load_weights, needed, quiet
+from learners.exported import METADATA, NEXT, ExportedPolicy, ExportError, load_exported, load_weights, quiet
+from learners.extras import needed
 from learners.model import Model
 from learners.policy import ModelPolicy
 from replay.schema import Column
@@ -69,7 +70,8 @@ def export_policy(
         What each of the checks came to.
 
     Raises:
-        ExportError: the file exists or cannot be written, something is not installed, or the two do not agree.
+        ExportError: the file exists or cannot be written, or the two do not agree.
+        MissingExtra: what writes this kind is not installed.
         DescriptionError: the model cannot be described.
     """
     if path.exists():
@@ -188,7 +190,7 @@ def _write_pt2(graph: StepGraph, inputs: Mapping[str, Tensor], text: str, path: 
 
 def _write_onnx(graph: StepGraph, inputs: Mapping[str, Tensor], text: str, path: Path) -> None:
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        needed(module, "an .onnx file is made and checked with")
+        needed(module, f"an .onnx file is made and checked with {module}", "onnx")
     program = torch.onnx.export(
         _exported_program(graph, inputs),
         dynamo=True,

@@ -17,7 +17,6 @@ The function takes single frames and what the policy remembers, and gives the ac
 | `next.<input>` | for each thing that is remembered, what to give the next time |
 """
 
-import importlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ from torch import nn
 from learners.behaviour import PREFIX
 from learners.description import Description, DescriptionError
 from learners.distributions import Distribution
+from learners.extras import needed
 
 METADATA = "contrail.json"
 """Where the description is: a file inside a .pt2, a key of an .onnx' metadata, of a .safetensors' header."""
@@ -132,7 +132,8 @@ def load_exported(path: Path) -> ExportedPolicy:
     """The policy in a .pt2 or .onnx file.
 
     Raises:
-        ExportError: the file cannot be read, or onnxruntime is missing.
+        ExportError: the file cannot be read.
+        MissingExtra: onnxruntime is not installed.
         DescriptionError: it does not describe its policy.
     """
     text, function = {".pt2": _load_pt2, ".onnx": _load_onnx}[path.suffix](path)
@@ -158,7 +159,7 @@ def _load_pt2(path: Path) -> tuple[str, Callable[[Arrays], Arrays]]:
 
 
 def _load_onnx(path: Path) -> tuple[str, Callable[[Arrays], Arrays]]:
-    runtime = needed("onnxruntime", "an .onnx file is read with")
+    runtime = needed("onnxruntime", "an .onnx file is read with onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
@@ -171,18 +172,6 @@ def _load_onnx(path: Path) -> tuple[str, Callable[[Arrays], Arrays]]:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
     return session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"), function
-
-
-def needed(module: str, what: str) -> Any:
-    """A module of the extra `onnx`.
-
-    Raises:
-        ExportError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ExportError(f'{what} {module}, which is not installed: pip install "contrail[onnx]"') from error
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class Policy:
             PolicyError: there is no policy.
             DescriptionError: it cannot be built again.
             CheckpointError, ExportError: its file is damaged.
+            MissingExtra: an .onnx file, and onnxruntime is not installed.
         """
         path = Path(path)
         if path.suffix in (".pt2", ".onnx") and path.is_file():

@@ -12,6 +12,7 @@ from actors.environments import Environment
 from actors.spaces import SpaceError, columns_of
 from cluster.minari_export import export_minari
 from cluster.minari_import import import_minari
+from learners.extras import MissingExtra
 from replay.columns import array_of
 from replay.exchange import ExchangeError
 from replay.schema import Column, Schema
@@ -236,5 +237,5 @@ def test_without_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         lambda: import_minari("mine-v0", tmp_path / "store"),
         lambda: export_minari([], "mine-v0", Environment("CartPole-v1")),
     ):
-        with pytest.raises(ExchangeError, match=r"pip install contrail\[minari\]"):
+        with pytest.raises(MissingExtra, match=r'pip install "contrail\[minari\]"'):
             call()

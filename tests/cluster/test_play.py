@@ -10,6 +10,7 @@ from actors.policy import RandomPolicy
 from cluster.experiment import ExperimentError
 from cluster.play import open_stage, play, rendered
 from cluster.video import as_rgb, enlarged, write_video
+from learners.extras import MissingExtra
 
 TOLD = Environment("tests.cluster.told:Told-v0")
 
@@ -161,6 +162,6 @@ def test_what_writes_films_is_an_extra(
     suffix: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ExperimentError, match=r'pip install "contrail\[video\]"'):
+    with pytest.raises(MissingExtra, match=r'pip install "contrail\[video\]"'):
         write_video(tmp_path / f"film.{suffix}", iter([np.zeros((8, 8, 3), np.uint8)]), 10.0)
     assert not list(tmp_path.iterdir())

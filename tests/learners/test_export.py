@@ -15,6 +15,7 @@ from learners import Policy
 from learners.description import Description
 from learners.export import ExportedPolicy, Verified, export_policy, policy_format_of
 from learners.exported import ExportError, load_exported
+from learners.extras import MissingExtra
 from learners.model import ActorCritic
 from learners.nets.cores import Gru
 from learners.nets.encoders import Mlp, SmallConv
@@ -245,7 +246,7 @@ def test_a_file_that_exists_is_left_alone(tmp_path: Path) -> None:
 def test_onnx_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     description = CASES["vectors, normalised, continuous"]
-    with pytest.raises(ExportError, match=r'onnxscript, which is not installed: pip install "contrail\[onnx\]"'):
+    with pytest.raises(MissingExtra, match=r'onnxscript, which cannot be imported .*: pip install "contrail\[onnx\]"'):
         export_policy(description, weights_of(description), tmp_path / "policy.onnx", {})
 
 
