@@ -13,7 +13,7 @@ from cluster.topology import LEAST, Topology
 from learners.gradient import Gradient
 from learners.model import ActorCritic, Model
 from learners.objective import Objective
-from learners.policy import ModelPolicy
+from learners.policy import ModelPolicy, recorded_columns
 from learners.update import Update
 from replay.schema import Column, Schema
 from replay.table import Table
@@ -287,4 +287,7 @@ class Spaces:
         action = columns_of(self.action, "action")["action"]
         if action.dtype.startswith("float"):
             action = replace(action, dtype="float32")  # what the policy computes; the environment gets its own type
-        return Schema.of_rows(self.observation, action, self.policy(experiment).extras)
+        # Without values for the weights: to draw those of the Nature network takes 0.1 s, and every process asks.
+        with torch.device("meta"):
+            extras = recorded_columns(self.model(experiment))
+        return Schema.of_rows(self.observation, action, extras)

@@ -7,7 +7,8 @@ from typing import Any
 import tyro
 
 from cluster.experiment import Experiment
-from cluster.recipe import Recipe, RecipeError, called, find_recipe
+from cluster.mistakes import MISTAKES
+from cluster.recipe import Recipe, RecipeError, described, find_recipe
 from cluster.run import RunOptions
 from cluster.run_folder import RunFolder, RunFolderError
 
@@ -31,6 +32,23 @@ def recorded(folder: RunFolder) -> tuple[str, Experiment, RunOptions]:
     except (KeyError, TypeError) as error:
         raise RunFolderError(f"{folder.path}/experiment.json is damaged ({error}): start a new run") from error
     return recipe, *parse(recipe, arguments)
+
+
+def called(recipe: Recipe, name: str, **arguments: object) -> Experiment:
+    """What a recipe returns.
+
+    Raises:
+        RecipeError: it raised something of its own, or returned no Experiment.
+    """
+    try:
+        experiment = recipe(**arguments)
+    except MISTAKES:  # with a sentence already
+        raise
+    except Exception as error:
+        raise RecipeError(f"recipe {name}: {described(error)}") from error
+    if not isinstance(experiment, Experiment):
+        raise RecipeError(f"recipe {name} returned {type(experiment).__name__}: let it return an Experiment")
+    return experiment
 
 
 def with_options(recipe: Recipe, name: str) -> Callable[..., tuple[Experiment, RunOptions]]:

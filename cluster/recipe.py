@@ -30,25 +30,6 @@ def find_recipe(name: str) -> Recipe:
     return _own_recipe(name) if ":" in name or name.endswith(".py") else _shipped_recipe(name)
 
 
-def called(recipe: Recipe, name: str, **arguments: object) -> Experiment:
-    """What a recipe returns.
-
-    Raises:
-        RecipeError: it raised something of its own, or returned no Experiment.
-    """
-    try:
-        experiment = recipe(**arguments)
-    except ValueError as error:
-        if type(error) is not ValueError:  # one of ours, with a sentence
-            raise
-        raise RecipeError(f"recipe {name} raised {_described(error)}") from error
-    except Exception as error:
-        raise RecipeError(f"recipe {name} raised {_described(error)}") from error
-    if not isinstance(experiment, Experiment):
-        raise RecipeError(f"recipe {name} returned {type(experiment).__name__}: let it return an Experiment")
-    return experiment
-
-
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, found in the package above this one by name alone."""
     return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("recipes").__path__))
@@ -105,14 +86,15 @@ def _imported(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise RecipeError(f"{file} cannot be imported: {_described(error)}") from error
+        raise RecipeError(f"{file} cannot be imported: {described(error)}") from error
     cloudpickle.register_pickle_by_value(module)
     return module
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
     """An error in somebody's own code: what, and in which line."""
-    what = f"{type(error).__name__}: {error}"
+    # A ValueError is how a function refuses what it was given: a sentence already.
+    what = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):  # says the line itself
         return what
     last = traceback.extract_tb(error.__traceback__)[-1]

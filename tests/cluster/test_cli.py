@@ -109,7 +109,13 @@ GOOD = "from dataclasses import replace\nfrom recipes.ppo import ppo\nfrom clust
         ("def first(): ...", "", "alone is no recipe; functions in it: first"),
         ("x = 1", "x", "has no function 'x'; functions in it: none"),
         ("def f(*, topology: int = 1): return 3", "f", "returned int: let it return an Experiment"),
-        ("def f():\n    raise ValueError('not yet')", "f", "own_recipe.py:f raised ValueError: not yet ("),
+        ("def f():\n    raise ValueError('not yet')", "f", "own_recipe.py:f: not yet ("),
+        (
+            "def f():\n    b'\\xff'.decode()",
+            "f",
+            "own_recipe.py:f: UnicodeDecodeError: 'utf-8' codec can't",
+        ),
+        ("def f():\n    return {}['x']", "f", "own_recipe.py:f: KeyError: 'x' ("),
         ("def f(*, x: 'Nothing' = 1): ...", "f", "has an annotation that stands for nothing: name 'Nothing'"),
         ("def f(*, run: int = 1): ...", "f", "has a flag `run`, where the run's own options are: rename it"),
         (

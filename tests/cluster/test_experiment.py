@@ -1,14 +1,16 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from cluster.experiment import ExperimentError, Topology
+from cluster.experiment import ExperimentError, Spaces, Topology
 from cluster.topology import divisor
 from learners.gradient import Gradient
 from learners.objectives.ppo import PPO
 from learners.update import UpdateError
 from recipes.cpc_ppo import cpc_ppo
 from recipes.ppo import ppo
+from recipes.recurrent_ppo import recurrent_ppo
 from replay.table import Table
 
 
@@ -84,3 +86,13 @@ def test_no_epochs_are_refused_and_a_rate_that_is_no_number() -> None:
 def test_every_draw_takes_a_block_of_every_actor(lag: int) -> None:
     table = replace(ppo(), topology=Topology(actors=2, learners=1, max_version_lag=lag)).checked().tables["fresh"]
     assert table.per_stream == 1 and table.capacity == (lag + 2) * 8
+
+
+def test_the_schema_is_what_the_policy_records_and_costs_no_random_number() -> None:
+    experiment = recurrent_ppo(topology=Topology(actors=1, learners=1))
+    experiment = replace(experiment, model=replace(experiment.model, record_distribution=True))
+    spaces, before = Spaces.of(experiment.environment), torch.get_rng_state()
+    columns, extras = spaces.schema(experiment).columns, spaces.policy(experiment).extras
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {"value", "core_state", "policy_logits"} == set(extras)
+    assert extras.items() <= columns.items()
