@@ -2,6 +2,7 @@
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.encoders import Mlp
@@ -45,9 +46,8 @@ def a2c(
         seed: root of every random number.
         topology: where it runs.
     """
-    objective = A2C(
-        entropy=entropy, gamma=gamma, lam=lam, scale_reward=normalise, normalise_advantage=normalise_advantage
-    )
+    advantages = Advantages(gamma, lam, scale_reward=normalise, normalise=normalise_advantage)
+    objective = A2C(advantages, entropy=entropy)
     updates: list[Update] = [Gradient({"fresh": objective}, lr=lr, anneal=anneal, epochs=1, minibatches=1)]
     if normalise:
         updates.append(Normalise("fresh"))

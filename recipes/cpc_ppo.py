@@ -4,6 +4,7 @@ from typing import Literal
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.cores import Gru
@@ -64,7 +65,7 @@ def cpc_ppo(
         seed: root of every random number.
         topology: where it runs.
     """
-    ppo = PPO(clip=clip, entropy=entropy, gamma=gamma, lam=lam)
+    ppo = PPO(Advantages(gamma, lam), clip, entropy=entropy)
     make = tcl if method == "tcl" else Cpc
     objectives: dict[str, Objective] = {"fresh": ppo}
     tables = {"fresh": Table(batch=envs, window=rows + 1, stride=rows, max_lag=topology.max_version_lag)}

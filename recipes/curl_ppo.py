@@ -4,6 +4,7 @@ from typing import Literal
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, ExperimentError, Topology
+from learners.advantages import Advantages
 from learners.augment import Augmentation, GaussianNoise, RandomShift
 from learners.gradient import Gradient
 from learners.model import ActorCritic, EncoderSpec
@@ -77,7 +78,7 @@ def curl_ppo(
         raise ExperimentError("--exponent and --no-fresh-contrast are about the past: give --history, e.g. 50000")
     network, stack = ENCODERS[encoder]
     change: Augmentation = GaussianNoise(noise) if encoder == "mlp" else RandomShift(shift)
-    ppo = PPO(clip=clip, entropy=0.01, reward_clip=1.0 if encoder == "nature" else None)
+    ppo = PPO(Advantages(reward_clip=1.0 if encoder == "nature" else None), clip, entropy=0.01)
     objectives: dict[str, Objective] = {"fresh": ppo}
     tables = {
         "fresh": Table(batch=envs, window=rows + 1, stride=rows, lead=stack - 1, max_lag=topology.max_version_lag)

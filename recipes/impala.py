@@ -2,6 +2,7 @@
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.encoders import Mlp
@@ -44,14 +45,8 @@ def impala(
         seed: root of every random number.
         topology: where it runs; its max_version_lag says how far actors may run ahead.
     """
-    objective = VTrace(
-        rho_clip=rho_clip,
-        c_clip=c_clip,
-        entropy=entropy,
-        gamma=gamma,
-        lam=lam,
-        normalise_advantage=normalise_advantage,
-    )
+    advantages = Advantages(gamma, lam, normalise=normalise_advantage)
+    objective = VTrace(advantages, rho_clip=rho_clip, c_clip=c_clip, entropy=entropy)
     return Experiment(
         environment=Environment(env),
         model=ActorCritic(encoder=Mlp(), value_encoder=Mlp()),

@@ -2,6 +2,7 @@
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.encoders import Mlp
@@ -49,7 +50,7 @@ def ppo(
         seed: root of every random number.
         topology: where it runs.
     """
-    objective = PPO(clip, entropy=entropy, gamma=gamma, lam=lam, scale_reward=normalise, kl_target=kl_target)
+    objective = PPO(Advantages(gamma, lam, scale_reward=normalise), clip, entropy=entropy, kl_target=kl_target)
     updates: list[Update] = [
         Gradient({"fresh": objective}, lr=lr, anneal=anneal, epochs=epochs, minibatches=minibatches)
     ]

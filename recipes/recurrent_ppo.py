@@ -4,6 +4,7 @@ from typing import Literal
 
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.cores import Gru
@@ -59,7 +60,7 @@ def recurrent_ppo(
         seed: root of every random number.
         topology: where it runs.
     """
-    objective = PPO(clip=clip, entropy=entropy, gamma=gamma, lam=lam, scale_reward=normalise)
+    objective = PPO(Advantages(gamma, lam, scale_reward=normalise), clip, entropy=entropy)
     updates: list[Update] = [
         Gradient({"fresh": objective}, lr=lr, anneal=anneal, epochs=epochs, minibatches=minibatches)
     ]

@@ -6,6 +6,7 @@ contrail train docs/examples/history.py:history --env ALE/Pong-v5
 from dataclasses import replace
 
 from cluster.experiment import Experiment, Topology
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.objectives.curl import Curl
 from learners.objectives.ppo import PPO
@@ -36,7 +37,7 @@ def history(
     plain = curl_ppo(env, steps=steps, contrast=0, seed=seed, topology=topology)
     past = Table(batch=512, lead=STACK - 1, select="prioritised", exponent=exponent, capacity=capacity)
     gradient = Gradient(
-        {"fresh": PPO(entropy=0.01, reward_clip=1.0), "past": Curl()},
+        {"fresh": PPO(Advantages(reward_clip=1.0), entropy=0.01), "past": Curl()},
         lr=5e-4,
         epochs=3,
         minibatches=8,

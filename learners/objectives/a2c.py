@@ -23,30 +23,18 @@ class A2C(Objective):
     of all rewards up to the window's end, plus the value there.
 
     Attributes:
+        advantages: how they and returns are made.
         entropy: weight of the entropy bonus.
         value: weight of the value loss, which is half the squared error.
-        gamma: discount per row.
-        lam: decay of the advantage estimator.
-        reward_clip: rewards are limited to +- this; None: as they come.
-        scale_reward: divide rewards by the running standard deviation of the discounted return, limited to +-10. Needs
-            a model with `normalise=True`.
-        normalise_advantage: mean 0 and standard deviation 1 over the whole batch of all ranks.
     """
 
+    advantages: Advantages = Advantages(lam=1.0, normalise=False)
     entropy: float = 0.01
     value: float = 1.0
-    gamma: float = 0.99
-    lam: float = 1.0
-    reward_clip: float | None = None
-    scale_reward: bool = False
-    normalise_advantage: bool = False
 
     def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:
         """Advantages and returns, from recorded values and the learner's values of final observations."""
-        advantages = Advantages(
-            self.gamma, self.lam, self.reward_clip, self.scale_reward, normalise=self.normalise_advantage
-        )
-        return advantages.columns(model, batch, group)
+        return self.advantages.columns(model, batch, group)
 
     def terms(self, model: "Model", out: "Output", batch: Batch) -> dict[str, Term]:
         """Policy, value and entropy losses, and what tells whether these rows are the policy's own."""

@@ -25,31 +25,22 @@ class PPO(Objective):
     the learner's policy to the one that acted.
 
     Attributes:
+        advantages: how they and returns are made.
         clip: how far the ratio may leave 1 before its gradient stops; infinity: none, the plain policy gradient.
         value_clip: how far the value may leave the recorded one, in its units; None: free.
         entropy: weight of the entropy bonus.
         value: weight of the value loss, which is half the squared error.
-        gamma: discount per row.
-        lam: decay of the advantage estimator.
-        reward_clip: rewards are limited to +- this; None: as they come.
-        scale_reward: divide rewards by the running standard deviation of the discounted return, limited to +-10. Needs
-            a model with `normalise=True`.
-        normalise_advantage: mean 0 and standard deviation 1 over the whole batch of all ranks.
         kl_target: KL in nats, from the policy that acted, which a penalty steers to in place of the clip. Needs a model
             with `record_distribution=True`. None: the clip.
         kl_coefficient: the penalty's weight at the start; 0 stays 0.
         kl_hinge: multiple of the target beyond which a steep hinge holds the minibatch's KL; infinity: none.
     """
 
+    advantages: Advantages = Advantages()
     clip: float = 0.2
     value_clip: float | None = None
     entropy: float = 0.01
     value: float = 0.5
-    gamma: float = 0.99
-    lam: float = 0.95
-    reward_clip: float | None = None
-    scale_reward: bool = False
-    normalise_advantage: bool = True
     kl_target: float | None = None
     kl_coefficient: float = 1.0
     kl_hinge: float = 2.0
@@ -57,11 +48,6 @@ class PPO(Objective):
     def __post_init__(self) -> None:
         if self.kl_target is not None and not self.kl_target > 0:
             raise MethodError(f"kl_target is {self.kl_target}: wanted nats above 0, or None for the clip")
-
-    @property
-    def advantages(self) -> Advantages:
-        """The fields that say how advantages are made."""
-        return Advantages(self.gamma, self.lam, self.reward_clip, self.scale_reward, self.normalise_advantage)
 
     def heads(self, model: "Model") -> dict[str, nn.Module]:
         """The penalty's coefficient, as "kl", where there is a target."""

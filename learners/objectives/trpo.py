@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from learners.group import Group
     from learners.model import Model, Output
 
-ADVANTAGES = Advantages()
-
 
 @dataclass(frozen=True)
 class Surrogate(Objective):
@@ -26,7 +24,7 @@ class Surrogate(Objective):
 
     trains: ClassVar[tuple[str, ...]] = ("encoder", "core", "policy")
 
-    advantages: Advantages = ADVANTAGES
+    advantages: Advantages = Advantages()
 
     def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:
         """Advantages, from recorded values and the learner's values of final observations."""
@@ -57,7 +55,7 @@ class Critic(Objective):
 
     trains: ClassVar[tuple[str, ...]] = ("encoder", "core", "value", "value_encoder")
 
-    advantages: Advantages = ADVANTAGES
+    advantages: Advantages = Advantages()
     clip: float | None = None
 
     def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:

@@ -28,28 +28,19 @@ class VTrace(Objective):
     `log_prob` is read. Where nothing lags and lam is the same, this is A2C.
 
     Attributes:
+        advantages: what they and targets are made with: lam is the decay of the corrections, 1 the paper's; advantages
+            are normalised before the ratio weighs them.
         rho_clip: bound on the ratio in one-step errors and in the policy's gradient.
         c_clip: bound on the ratios that carry errors back over rows, at most `rho_clip`.
         entropy: weight of the entropy bonus.
         value: weight of the value loss, which is half the squared error.
-        gamma: discount per row.
-        lam: decay of the corrections; 1 is the paper's.
-        reward_clip: rewards are limited to +- this; None: as they come.
-        scale_reward: divide rewards by the running standard deviation of the discounted return, limited to +-10. Needs
-            a model with `normalise=True`.
-        normalise_advantage: mean 0 and standard deviation 1 over the whole batch of all ranks, before the ratio weighs
-            them.
     """
 
+    advantages: Advantages = Advantages(lam=1.0, normalise=False)
     rho_clip: float = 1.0
     c_clip: float = 1.0
     entropy: float = 0.01
     value: float = 1.0
-    gamma: float = 0.99
-    lam: float = 1.0
-    reward_clip: float | None = None
-    scale_reward: bool = False
-    normalise_advantage: bool = False
 
     def __post_init__(self) -> None:
         if not self.rho_clip >= self.c_clip > 0:
@@ -60,18 +51,17 @@ class VTrace(Objective):
         """Targets, and advantages that carry the clipped ratio already."""
         out, counted = model(batch), has_successor(batch["mask"])
         ratio = log_ratio_to_behaviour(out.dist, batch | {"counted": counted}).exp().clamp(max=LARGEST)
-        rewards = Advantages(reward_clip=self.reward_clip, scale_reward=self.scale_reward).rewards(model, batch)
         target, advantage = vtrace(
             ratio,
-            rewards,
+            self.advantages.rewards(model, batch),
             out.value,
             *(batch[name] for name in ("terminated", "truncated", "mask")),
-            gamma=self.gamma,
-            lam=self.lam,
+            gamma=self.advantages.gamma,
+            lam=self.advantages.lam,
             rho_clip=self.rho_clip,
             c_clip=self.c_clip,
         )
-        if self.normalise_advantage:
+        if self.advantages.normalise:
             advantage = standardise(advantage, counted, total=group.sum)
         explained = explained_variance(out.value, target, counted, total=group.sum)
         return {

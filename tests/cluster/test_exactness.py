@@ -12,6 +12,7 @@ import torch
 from actors.environments import Environment
 from cluster.experiment import Experiment, Topology
 from learners import checkpoint
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.encoders import SmallConv
@@ -55,7 +56,7 @@ class Dawdling(PPO):
 
 def dawdling(topology: Topology, pace: str) -> Experiment:
     experiment = ppo(f"tests.cluster.sleepy:{pace}CartPole-v0", rows=16, normalise=True, topology=topology)
-    objective = (Dawdling if pace == "Sleepy" else PPO)(scale_reward=True)
+    objective = (Dawdling if pace == "Sleepy" else PPO)(Advantages(scale_reward=True))
     gradient = Gradient({"fresh": objective}, lr=0.01, epochs=2, minibatches=2)
     return replace(experiment, updates=(gradient, *experiment.updates[1:]))
 

@@ -46,6 +46,12 @@ def policy_parameters(model: Model) -> dict[str, torch.Tensor]:
     return {name: p for name, p in model.named_parameters() if name.split(".")[0] in parts}
 
 
+def gradient(loss: torch.Tensor, model: Model) -> torch.Tensor:
+    """Of a loss, in the policy's parameters."""
+    gradients = torch.autograd.grad(loss, list(policy_parameters(model).values()), retain_graph=True)
+    return torch.cat([each.flatten() for each in gradients])
+
+
 def copies(model: Model) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 

@@ -1,6 +1,7 @@
 """A2C's loss by hand, and against PPO without clip."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def gradient(objective, model, columns) -> Tensor:
 
 
 def test_terms_equal_a_loop_over_rows() -> None:
-    objective, model = A2C(gamma=0.9), small_model()
+    objective, model = A2C(replace(A2C().advantages, gamma=0.9)), small_model()
     columns = prepared(objective, model, random_batch(3, 7))
     out = model(columns)
     _, means = reduce(tagged_terms(objective, model, out, columns), Group())
@@ -49,7 +50,7 @@ def test_returns_are_of_all_rewards_to_the_windows_end() -> None:
     model, batch = small_model(), random_batch(1, 4)
     batch |= {name: torch.zeros(1, 4) for name in ("terminated", "truncated")}
     batch["mask"] = torch.tensor([[1.0, 1, 1, 0]])
-    columns = prepared(A2C(gamma=0.5), model, batch)
+    columns = prepared(A2C(replace(A2C().advantages, gamma=0.5)), model, batch)
     with torch.no_grad():
         last = model(batch).value[0, 3]
     reward = batch["reward"][0]
@@ -61,7 +62,7 @@ def test_returns_are_of_all_rewards_to_the_windows_end() -> None:
 def test_the_first_gradient_is_that_of_ppo_without_clip() -> None:
     model = small_model()
     batch = of_the_present_policy(model, random_batch(4, 9))
-    a2c = A2C(value=0.5, lam=0.95, normalise_advantage=True)
+    a2c = A2C(PPO().advantages, value=0.5)
     for clip in (math.inf, 0.2):
         same = [gradient(objective, model, prepared(objective, model, batch)) for objective in (a2c, PPO(clip=clip))]
         torch.testing.assert_close(*same, rtol=0, atol=1e-6)
@@ -69,7 +70,7 @@ def test_the_first_gradient_is_that_of_ppo_without_clip() -> None:
 
 def test_advantages_are_not_normalised_unless_asked() -> None:
     model, batch = small_model(), random_batch(4, 9)
-    plain, asked = (prepared(A2C(normalise_advantage=flag), model, batch) for flag in (False, True))
+    plain, asked = (prepared(A2C(replace(A2C().advantages, normalise=flag)), model, batch) for flag in (False, True))
     counted = plain["counted"] > 0
     torch.testing.assert_close((plain["return"] - batch["value"])[counted], plain["advantage"][counted])
     assert asked["advantage"][counted].mean() == pytest.approx(0.0, abs=1e-6)

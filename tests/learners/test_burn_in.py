@@ -129,13 +129,8 @@ def test_rows_before_the_window_make_its_state_with_the_present_weights(core: Co
 
 def test_no_gradient_reaches_the_rows_before_the_window() -> None:
     model = spec_of(Gru(8)).build(VECTOR, ACTIONS)
-    rows = stream_of_rows(model)
-    batch = batch_of(model, rows, 12, lead=4)
+    batch = batch_of(model, stream_of_rows(model), 12, lead=4)
     assert not batch["start_state"].requires_grad
-    gradients = []
-    for each in (batch, batch | {"start_state": batch["start_state"].clone()}):
-        gradients.append(torch.autograd.grad(model(each).value.sum(), list(model.core.parameters())))
-    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("core", CORES)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from learners import checkpoint
+from learners.advantages import Advantages
 from learners.augment import RandomShift
 from learners.checks import OutOfBounds
 from learners.gradient import Gradient
@@ -36,7 +37,7 @@ def image_learner(precision: Precision, **options) -> Learner:
 def vector_learner(**options) -> Learner:
     """PPO with everything normalised."""
     model = model_of(images=False, normalise=True)
-    gradient = Gradient({"fresh": PPO(scale_reward=True)}, lr=0.01, epochs=2, minibatches=2, **options)
+    gradient = Gradient({"fresh": PPO(Advantages(scale_reward=True))}, lr=0.01, epochs=2, minibatches=2, **options)
     return learner_of(model, gradient, Normalise("fresh"), rows=RandomRows(images=False))
 
 

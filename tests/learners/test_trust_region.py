@@ -2,17 +2,15 @@
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learners.behaviour import kl_from_behaviour
 from learners.gradient import Gradient
-from learners.group import Group, join, leave
+from learners.group import Group
 from learners.model import Model
 from learners.natural_gradient import flat
 from learners.not_finite import NotFinite
@@ -22,6 +20,7 @@ from learners.objectives.trpo import Critic, Surrogate
 from learners.trust_region import SLACK, TrustRegion, TrustRegionEngine
 from learners.update import UpdateError
 from tests.learners.acting import SPACES, acted_batch, changed, copies, policy_of, policy_parameters
+from tests.learners.pair import Pair, part_of
 from tests.learners.small import small_model
 from tests.learners.test_natural_gradient import explicit_fisher
 
@@ -259,19 +258,12 @@ def trained(group: Group, batch: Batch) -> tuple[dict[str, torch.Tensor], list[d
     return model.state_dict(), metrics
 
 
-def train_half(rank: int, address: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    group = join(address, rank, 2, device=torch.device("cpu"), seconds=60)
-    whole = acted_batch(policy_of(seed=3))
-    half = {name: column[:4] if rank == 0 else column[4:] for name, column in whole.items()}
-    torch.save(trained(group, half), folder / f"{rank}.pt")
-    leave()
+def trained_on_part(group: Group) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    return trained(group, part_of(acted_batch(policy_of(seed=3)), group))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_two_learners_on_uneven_halves_equal_one_on_the_whole(tmp_path: Path) -> None:
-    processes.spawn(train_half, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
-    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+def test_two_learners_on_uneven_parts_equal_one_on_the_whole(pair: Pair) -> None:
+    halves = pair(trained_on_part)
     weights, metrics = trained(Group(), acted_batch(policy_of(seed=3)))
     assert [step["train/step_accepted"] for step in metrics[1::2]] == [1, 1]
     assert all(step["train/minibatch_kl"] > 2e-6 for step in metrics[::2]), "the hinge must be at work"

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from learners.advantages import Advantages
 from learners.gradient import Gradient
 from learners.group import Group
 from learners.objective import MethodError, reduce, tagged_terms
@@ -156,7 +157,8 @@ def gradients(objective, model, batch) -> Tensor:
 def test_without_lag_the_gradient_is_that_of_a2c(lam: float) -> None:
     model = small_model(VTrace())
     batch = of_the_present_policy(model, random_batch(4, 9))
-    same = gradients(VTrace(lam=lam), model, batch), gradients(A2C(lam=lam), model, batch)
+    advantages = Advantages(lam=lam, normalise=False)
+    same = gradients(VTrace(advantages), model, batch), gradients(A2C(advantages), model, batch)
     torch.testing.assert_close(*same, rtol=0, atol=1e-6)
     assert same[0].any()
 
@@ -181,12 +183,21 @@ def test_normalised_advantages_are_weighted_afterwards() -> None:
     model = small_model(VTrace())
     batch = of_the_present_policy(model, random_batch(4, 9))
     batch["log_prob"] = batch["log_prob"] + torch.linspace(-1, 1, 9)
-    plain, normal = (VTrace(normalise_advantage=flag).prepare(model, batch, Group()) for flag in (False, True))
+    plain, normal = (
+        VTrace(Advantages(lam=1.0, normalise=flag)).prepare(model, batch, Group()) for flag in (False, True)
+    )
     counted, rho = plain["counted"] > 0, plain["ratio"].clamp(max=1.0)
     kept = (plain["advantage"] / rho)[counted]
     expected = (kept - kept.mean()) / kept.std(correction=0)
     torch.testing.assert_close((normal["advantage"] / rho)[counted], expected, rtol=0, atol=1e-4)
     assert torch.equal(plain["return"], normal["return"])
+
+
+def test_rewards_are_clipped_where_that_is_asked_for() -> None:
+    model, batch = small_model(VTrace()), random_batch(4, 9)
+    clipped = batch | {"reward": batch["reward"].clamp(-0.3, 0.3)}
+    asked = VTrace(Advantages(reward_clip=0.3)).prepare(model, batch, Group())
+    torch.testing.assert_close(asked, VTrace(Advantages()).prepare(model, clipped, Group()))
 
 
 def test_recorded_values_are_not_read() -> None:
