@@ -17,10 +17,6 @@ fill the cores. A run leaves one JSON line, and a run whose line is there is not
 """
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +28,7 @@ import tyro
 from actors.environments import Environment
 from benchmarks.contrast_arms import ARMS, SHIFT, TABLE, TASKS, TRUST, TUNING, TaskName, curl
 from benchmarks.contrast_table import draw, markdown, measured
+from benchmarks.timed import CONTRAIL, timed
 from cluster.experiment import Experiment, Topology
 from learners.augment import RandomShift
 from learners.gradient import Gradient
@@ -186,16 +183,9 @@ def main(
 
 def execute(run: Run, folder: Path) -> None:
     """Train and evaluate; leaves the run's line in `results.jsonl`."""
-    command = ["train", f"{__file__}:control", *run.flags(), "--run.folder", str(folder), "--run.name", run.name]
-    program = [sys.executable, "-c", "from cluster.cli import main; main()", *command, "--run.rows", "none"]
-    started = time.time()
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{run.name} ended with {process.returncode}: see {folder / run.name / 'logs'}")
-    result = vars(run) | measured(folder / run.name)
-    result |= {"wall_seconds": round(time.time() - started, 1), "cpu_seconds": round(used.ru_utime + used.ru_stime, 1)}
+    place = ["--run.folder", str(folder.resolve()), "--run.name", run.name, "--run.rows", "none"]
+    done = timed([*CONTRAIL, "train", f"{__file__}:control", *run.flags(), *place])
+    result = vars(run) | measured(folder / run.name) | {"wall_seconds": done.wall, "cpu_seconds": done.cpu}
     with (folder / "results.jsonl").open("a") as lines:
         lines.write(json.dumps(result) + "\n")
 

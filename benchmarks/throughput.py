@@ -14,21 +14,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parent.parent
+from benchmarks.timed import HOUSE
+
 PEER = "sb3"
-# The very version of torch first: a later requirement then accepts it instead of fetching a CUDA build.
-PEER_PACKAGES = (["torch==2.13.0"], ["stable-baselines3", "ale-py", "opencv-python-headless"])
+PEER_PACKAGES = ["stable-baselines3", "ale-py", "opencv-python-headless"]
 
 
-def prepare_peer(folder: Path) -> Path:
-    """The interpreter of the peer's virtual environment, which is made the first time (a minute or two)."""
-    environment, ready = folder / PEER, folder / PEER / "ready"
+def prepare_peer(folder: Path, name: str, packages: Sequence[str]) -> Path:
+    """The interpreter of a peer's virtual environment, which is made the first time (a minute or two)."""
+    environment, ready = folder / name, folder / name / "ready"
     python = environment / "bin" / "python"
     if not ready.exists():
         print(f"setting up {environment} ...", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-        for packages in PEER_PACKAGES:
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        # The very version of torch first: a later requirement then accepts it instead of fetching a CUDA build.
+        for wanted in (["torch==2.13.0"], packages):
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
         ready.touch()
     return python
 
@@ -86,7 +87,9 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--peers-folder", type=Path, default=Path.home() / ".cache" / "contrail" / "peers")
     arguments = parser.parse_args()
-    todo = commands(prepare_peer(arguments.peers_folder.resolve()), arguments.precisions, arguments.iterations)
+    todo = commands(
+        prepare_peer(arguments.peers_folder.resolve(), PEER, PEER_PACKAGES), arguments.precisions, arguments.iterations
+    )
     measured: dict[str, list[float]] = {name: [] for name in todo}
     for number in range(1, arguments.rounds + 1):
         for name, command in todo.items():

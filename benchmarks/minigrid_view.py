@@ -1,0 +1,26 @@
+"""MiniGrid's empty room with its view as a vector, for networks without convolutions; needs minigrid alone."""
+
+import gymnasium
+import numpy as np
+from minigrid.envs import EmptyEnv
+from minigrid.wrappers import ImgObsWrapper
+
+LARGEST = 10.0
+"""Number of MiniGrid's kinds of objects, of which a view holds one for each cell."""
+
+
+class EmptyView(gymnasium.ObservationWrapper):
+    """`MiniGrid-Empty-8x8-v0`: 7x7 cells with kind, colour and state, (147,), of about unit size."""
+
+    def __init__(self) -> None:
+        super().__init__(ImgObsWrapper(EmptyEnv(size=8)))
+        shape = self.env.observation_space.shape
+        assert shape is not None
+        self.observation_space = gymnasium.spaces.Box(0.0, 255 / LARGEST, (int(np.prod(shape)),), np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        """Numbers of one view, (147,)."""
+        return (observation.reshape(-1) / LARGEST).astype(np.float32)
+
+
+gymnasium.register("MiniGridEmptyView-v0", entry_point=EmptyView)

@@ -1,0 +1,47 @@
+"""Tables of `benchmarks.results`: each method of ours beside the peer's, over seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.contrast_table import interval
+from benchmarks.settings import TASKS, TITLES
+
+HEAD = "method | system | evaluation, mean and 95 % interval | by seed | end of training | env steps | CPU s | wall s"
+SYSTEMS: Mapping[str, str] = {"contrail": "Contrail", "sb3": "SB3"}
+
+
+def markdown(results: Sequence[Mapping]) -> str:
+    """A table for each task: evaluations with their interval and by seed, the end of training, steps and seconds.
+
+    Args:
+        results: lines of runs.
+    """
+    return "\n\n".join(
+        "\n".join([f"### {task.title}", "", *rows])
+        for name, task in TASKS.items()
+        if (rows := _rows([run for run in results if run["task"] == name]))
+    )
+
+
+def _rows(runs: Sequence[Mapping]) -> list[str]:
+    groups: dict[tuple[str, str], list[Mapping]] = {}
+    for run in runs:
+        groups.setdefault((run["method"], run["system"]), []).append(run)
+    rows = [_row(method, system, group) for (method, system), group in groups.items()]
+    return [f"| {HEAD} |", "|" + "---|" * 8, *rows] if rows else []
+
+
+def _row(method: str, system: str, runs: Sequence[Mapping]) -> str:
+    columns = {name: [run[name] for run in runs] for name in ("evaluation", "training", "env_steps")}
+    seconds = [f"{np.median([run[name] for run in runs]):.0f}" for name in ("cpu_seconds", "wall_seconds")]
+    cells = [
+        TITLES[method],
+        SYSTEMS[system],
+        interval(columns["evaluation"]),
+        ", ".join(f"{value:.4g}" for value in columns["evaluation"]),
+        interval(columns["training"]),
+        f"{max(columns['env_steps']):,}",
+        *seconds,
+    ]
+    return f"| {' | '.join(cells)} |"
