@@ -20,6 +20,7 @@ class Watched(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, *, index: int, count: int):
         super().__init__(env)
         self._name, self._steps = f"environment {index} of {count}", 0
+        self._seen = env.observation_space  # asked for at every step, and each wrapper asks the next
 
     def reset(self, **keywords: Any) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
@@ -27,7 +28,8 @@ class Watched(gymnasium.Wrapper):
             observation, info = self.env.reset(**keywords)
         except Exception as error:
             raise self._failure(error, "at reset") from error
-        self._check(self.observation_space, observation, "observation", "at reset")
+        if wrong := misshapen(self._seen, observation):
+            raise EnvironmentFailed(f"{self._name} returned {wrong} at reset")
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -36,17 +38,22 @@ class Watched(gymnasium.Wrapper):
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
-            raise self._failure(error, f"at step {self._steps}; last action {action}") from error
-        self._check(self.observation_space, observation, "observation", f"at step {self._steps}; last action {action}")
+            raise self._failure(error, self._when(action)) from error
+        if wrong := misshapen(self._seen, observation):
+            raise EnvironmentFailed(f"{self._name} returned {wrong} {self._when(action)}")
         return observation, reward, terminated, truncated, info
+
+    def _when(self, action: Any) -> str:
+        """Only for those that failed: to write an array takes longer than a step of a small environment."""
+        return f"at step {self._steps}; last action {action}"
 
     def _failure(self, error: Exception, when: str) -> EnvironmentFailed:
         return EnvironmentFailed(f"{self._name} raised {type(error).__name__}: {error} {when}")
 
-    def _check(self, space: spaces.Space, value: Any, name: str, when: str) -> None:
-        if isinstance(space, spaces.Dict):
-            for key, inner in space.items():
-                self._check(inner, value[key], f"{name}.{key}", when)
-        elif np.shape(value) != space.shape:
-            wanted = f"its space says {space.shape}"
-            raise EnvironmentFailed(f"{self._name} returned {name} of shape {np.shape(value)} {when}; {wanted}")
+
+def misshapen(space: spaces.Space, value: Any, name: str = "observation") -> str:
+    """What is wrong with the shape of a value of a space; empty: nothing."""
+    if isinstance(space, spaces.Dict):
+        return next(filter(None, (misshapen(inner, value[key], f"{name}.{key}") for key, inner in space.items())), "")
+    got = np.shape(value)
+    return "" if got == space.shape else f"{name} of shape {got}, where its space says {space.shape},"

@@ -105,7 +105,7 @@ def test_continuous_actions_are_clipped_on_the_way_in_only():
     ("fault", "message"),
     [
         ("raise", "environment 1 of 3 raised ValueError: the cart fell off at step 3; last action 1"),
-        ("shape", r"environment 1 of 3 returned observation of shape \(2,\) at step 3; last action 1; its space"),
+        ("shape", r"returned observation of shape \(2,\), where its space says \(3,\), at step 3; last action 1"),
         ("nan", r"environment 1 of 3 returned observation \[nan nan nan\] at step 3; last action 1"),
         ("reward", "environment 1 of 3 returned reward inf at step 3; last action 1"),
     ],
