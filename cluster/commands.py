@@ -136,5 +136,9 @@ def _train(
     stopped = train(experiment, spaces, folder, options, title=title, resume=resume)
     if stopped:
         print(f"stopped; continue with: contrail resume {folder.path}")
+    elif options.probe:
+        from cluster.probe_command import Probing, probe  # takes a moment to import, and few runs want it
+
+        probe(recipe, experiment, folder, Probing(folder.path))
     print(f"curves: tensorboard --logdir {folder.path}")
     return 128 + stopped if stopped else 0

@@ -14,6 +14,7 @@ from learners.gradient import Gradient
 from learners.model import ActorCritic, Model
 from learners.objective import Objective
 from learners.policy import ModelPolicy, recorded_columns
+from learners.trust_region import check_order
 from learners.update import Update
 from replay.schema import Column, Schema
 from replay.table import Table
@@ -90,6 +91,7 @@ class Experiment:
             )
         for name, table in self.tables.items():
             checked.check_table(name, table)
+        check_order(self.updates, self.model)
         checked = replace(checked, tables={name: checked._evenly_drawn(table) for name, table in self.tables.items()})
         for update in self.updates:
             if isinstance(update, Gradient):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from actors.environments import Environment
+from actors.environments import Environment, EnvironmentFailed
 from cluster.evaluation import digits
 from cluster.events import Events
 from cluster.experiment import Experiment, Spaces, at_least
@@ -76,6 +76,19 @@ def command_probe(arguments: list[str]) -> int:
         at_least(f"--{name}", getattr(options, name), least)
     folder = RunFolder.open(options.run)
     recipe, experiment, _ = recorded(folder)
+    probe(recipe, experiment, folder, options)
+    return 0
+
+
+def probe(recipe: str, experiment: Experiment, folder: RunFolder, options: Probing) -> None:
+    """Play, fit, print, and leave the numbers and the projector's page in the run's folder.
+
+    Args:
+        recipe: its name, over the tables.
+        experiment: of the run.
+        folder: of the run, `options.run`.
+        options: what to probe, and how.
+    """
     start = chosen(folder, options.checkpoint)
     spaces = Spaces.of(experiment.environment)
     model, values = trained_model(experiment, spaces, start)
@@ -92,7 +105,6 @@ def command_probe(arguments: list[str]) -> int:
     _save(folder, steps, found, options)
     if options.projector:
         _project(folder, steps, rows, seen, places, model)
-    return 0
 
 
 def _played(environment: Environment, model: Model, options: Probing) -> tuple[Rows, np.ndarray]:
@@ -103,7 +115,8 @@ def _played(environment: Environment, model: Model, options: Probing) -> tuple[R
     rendering = rendered(environment) if options.projector and options.pictures and not model.image_columns else None
     same: dict[str, Any] = {"streams": options.envs, "length": length, "seed": options.seed}
     try:
-        rows = collect(ModelPolicy(model), rendering or environment, **same, pictured=set(times) if rendering else ())
+        pictured = set(times.tolist()) if rendering else ()
+        rows = collect(ModelPolicy(model), rendering or environment, **same, pictured=pictured)
     except EnvironmentFailed as error:
         if rendering is None:
             raise

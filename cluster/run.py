@@ -36,6 +36,7 @@ class RunOptions:
         rows: how the rows that actors saw are kept in the run's folder, for `contrail query` and whoever reads Arrow
             files: compressed with lz4 or zstd. none: not at all.
         rows_gib: of them that are kept; beyond it the oldest leave.
+        probe: at the end, tell what can be read from the representation, as `contrail probe` does.
     """
 
     name: str = ""
@@ -44,6 +45,7 @@ class RunOptions:
     keep: int = 3
     rows: Codec = "lz4"
     rows_gib: float = 4.0
+    probe: bool = False
 
     @property
     def kept_bytes(self) -> int:

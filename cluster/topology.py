@@ -36,7 +36,7 @@ class Topology:
         """The same with every number that was left to the machine filled in."""
         gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
         gpus_per_learner = min(gpus, 1) if self.gpus_per_learner < 0 else self.gpus_per_learner
-        # Fewer windows per learner than these would leave contrastive losses little to tell apart.
+        # Minibatches of recurrent models are made of whole windows, and every learner must have some for each of them.
         learners = 1 if self.local else divisor(envs, gpus if gpus_per_learner else min(cores, envs // 8))
         return replace(
             self,

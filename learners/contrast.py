@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from learners.objective import Bound
+from learners.targets import Total, alone
 
 PICKING = {
     "loss": Bound(least=-1e-3, otherwise="a cross-entropy is never negative: terms or masks are wrong"),
@@ -126,22 +127,22 @@ def pairwise_margin(
 
 
 def similarities(
-    query: Float[Tensor, "n F"], key: Float[Tensor, "n F"], *, valid: Bool[Tensor, " n"]
+    query: Float[Tensor, "n F"], key: Float[Tensor, "n F"], *, valid: Bool[Tensor, " n"], total: Total = alone
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Cosine similarity of each query with its own key (same row), and its mean with the other valid keys.
+    """Cosine similarity of each query with its own key (same row), and its mean with the other valid keys of all ranks.
 
     Both near 1: collapsed. Positive near 1 and negative near 0: the keys are told apart.
     """
     query, key = normalize(query, dim=-1), normalize(key, dim=-1)
     key = key * valid.unsqueeze(-1)
     positive = (query * key).sum(-1)
-    others = (valid.sum() - valid.to(torch.int64)).clamp(min=1)
-    return positive, (query @ key.sum(0) - positive) / others
+    summed, count = total(torch.cat([key.sum(0), valid.sum().reshape(1)])).tensor_split([-1])
+    return positive, (query @ summed - positive) / (count - valid.to(key.dtype)).clamp(min=1)
 
 
 def embedding_std(z: Float[Tensor, "n F"], *, valid: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
     """Standard deviation over the valid rows, averaged over coordinates; 0 when collapsed to a point."""
-    return _covariance(z, valid).diagonal().clamp(min=0).sqrt().mean()
+    return _spread(_covariance(z, valid, alone))
 
 
 def effective_rank(z: Float[Tensor, "n F"], *, valid: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
@@ -150,19 +151,26 @@ def effective_rank(z: Float[Tensor, "n F"], *, valid: Bool[Tensor, " n"]) -> Flo
     (sum of eigenvalues)^2 / (sum of squared eigenvalues): 1 on a line, F when isotropic, 0 when collapsed to a point.
     It needs no eigenvalues (trace and Frobenius norm), so it costs one small matrix product.
     """
-    covariance = _covariance(z, valid)
+    return _rank(_covariance(z, valid, alone))
+
+
+def _spread(covariance: Tensor) -> Tensor:
+    return covariance.diagonal().clamp(min=0).sqrt().mean()
+
+
+def _rank(covariance: Tensor) -> Tensor:
     return covariance.diagonal().sum().square() / covariance.square().sum().clamp(min=1e-30)
 
 
-def _covariance(z: Tensor, valid: Tensor) -> Tensor:
+def _covariance(z: Tensor, valid: Tensor, total: Total) -> Tensor:
     weight = valid.to(z.dtype).unsqueeze(-1)
-    count = weight.sum().clamp(min=1)
-    centred = (z - (z * weight).sum(0) / count) * weight
-    return centred.T @ centred / count
+    sums, count = total(torch.cat([(z * weight).sum(0), weight.sum().reshape(1)])).tensor_split([-1])
+    centred = (z - sums / count.clamp(min=1)) * weight
+    return total(centred.T @ centred) / count.clamp(min=1)
 
 
 def health(
-    query: Float[Tensor, "n F"], key: Float[Tensor, "n F"], valid: Bool[Tensor, " n"]
+    query: Float[Tensor, "n F"], key: Float[Tensor, "n F"], valid: Bool[Tensor, " n"], *, total: Total = alone
 ) -> dict[str, Float[Tensor, " n"]]:
     """What tells a learning representation from a collapsed or idle one, per row.
 
@@ -170,12 +178,14 @@ def health(
         query: embeddings, without gradient.
         key: row i's positive.
         valid: rows that count.
+        total: sums over ranks.
 
     Returns:
         Cosine similarity to the own key and, on average, to the others'; and of all queries together, the same on each
         row, their spread and effective rank.
     """
-    positive, negative = similarities(query, key, valid=valid)
-    whole = {"embedding_std": embedding_std(query, valid=valid), "effective_rank": effective_rank(query, valid=valid)}
+    positive, negative = similarities(query, key, valid=valid, total=total)
+    covariance = _covariance(query, valid, total)
+    whole = {"embedding_std": _spread(covariance), "effective_rank": _rank(covariance)}
     metrics = {"positive_similarity": positive, "negative_similarity": negative}
     return metrics | {name: value.expand(len(query)) for name, value in whole.items()}

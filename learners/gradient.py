@@ -115,7 +115,7 @@ class GradientEngine:
     def _minibatch(self, slices: Mapping[str, Batch]) -> dict[str, float]:
         """One joint backward pass and optimiser step; the terms' means."""
         slices = {table: self._augmented(batch) for table, batch in slices.items()}
-        with self.model.encoding_in(self.update.accumulate):
+        with self.model.encoding_in(self.update.accumulate), self.model.among(self.group):
             loss, means = reduce(self._terms(slices), self.group)
             for parameter in self.parameters:  # as `zero_grad`, without its twenty calls for each
                 parameter.grad = None
@@ -153,7 +153,7 @@ class GradientEngine:
 
     def _check_reach(self) -> None:
         """Once: no parameter outside what the objectives declare received a gradient."""
-        declared = {part for objective in self.update.objectives.values() for part in objective.trains} | {"heads"}
+        declared = {"heads"}.union(*(each.moves(self.model.spec) for each in self.update.objectives.values()))
         for name, parameter in self.model.named_parameters():
             reached = parameter.grad is not None and bool(parameter.grad.any())
             if reached and name.split(".")[0] not in declared:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as distributed
@@ -11,6 +12,7 @@ import torch.distributed as distributed
 # still wants the interpreter when that ends brings the process down.
 import torch.distributed.nn.functional
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from learners.shared_sum import SharedSum, one_host
 
@@ -40,6 +42,19 @@ class Group:
         total = tensor.clone()
         distributed.all_reduce(total)
         return total
+
+    def rows(self, own: Tensor) -> "Joined":
+        """The rows of all ranks, to each of which this one adds as many as it has.
+
+        Args:
+            own: any column of this rank's rows, (n, ...); n may be 0 and differ between ranks.
+        """
+        if self.size == 1:
+            return Joined()
+        counts = torch.zeros(self.size, dtype=torch.int64, device=own.device)
+        counts[self.rank] = len(own)
+        numbers = self.sum(counts).tolist()
+        return Joined(sum(numbers[: self.rank]), sum(numbers[self.rank + 1 :]), alone=False)
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace each parameter's gradient by its sum over ranks, in one message.
@@ -79,6 +94,47 @@ class Group:
             return
         for tensor in module.state_dict().values():
             distributed.broadcast(tensor, src=0)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The rows of all ranks, one rank's after the other's.
+
+    Attributes:
+        before: how many are of lower ranks: the place of this rank's first one.
+        after: how many are of higher ranks.
+        alone: there is one rank: its columns are whole as they are.
+    """
+
+    before: int = 0
+    after: int = 0
+    alone: bool = True
+
+    def __call__(self, own: Tensor) -> Tensor:
+        """A column of all rows, from this rank's part of it (n, ...).
+
+        A gradient comes back from the losses of all ranks, who must then all make the backward pass.
+        """
+        if self.alone:
+            return own
+        if own.dtype == torch.bool:  # which cannot be added up
+            return self(own.to(torch.uint8)).bool()
+        # Zeros where the others' rows are, so that a sum gathers: their numbers of rows may differ.
+        return _Sum.apply(pad(own, (0, 0) * (own.ndim - 1) + (self.before, self.after)))
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over ranks, and of its gradients on the way back: each rank's loss is a share of one."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
 
 
 def join(address: str, rank: int, size: int, *, device: torch.device, seconds: float = 600.0) -> Group:

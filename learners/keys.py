@@ -1,9 +1,10 @@
-"""Keys of a momentum encoder: what a query is compared with when only one side learns."""
+"""Keys: what a query is compared with, from all learners' minibatches; those of a momentum encoder."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from learners.objective import Batch
@@ -13,6 +14,34 @@ if TYPE_CHECKING:
 
 KEY_ROWS = 256
 """Rows whose keys are computed at once: more would only take more memory."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the queries of a minibatch are compared with: the keys of all learners' minibatches.
+
+    Attributes:
+        key: of each row, of W windows, with gradient where they are learned.
+        valid: which of them may be compared with.
+        own: the numbers, among all of these rows, of this learner's.
+    """
+
+    key: Float[Tensor, "W T F"]
+    valid: Bool[Tensor, "W T"]
+    own: Int[Tensor, "B T"]
+
+
+def all_keys(model: "Model", key: Float[Tensor, "B T F"], mask: Float[Tensor, "B T"]) -> Keys:
+    """The keys of all learners, so that two of them contrast what one would; every one of them must call this.
+
+    Args:
+        model: as an update hands it over, among its learners (`Model.among`).
+        key: of this learner's rows.
+        mask: 1 where they may be compared with.
+    """
+    everyone = model.group.rows(mask)
+    own = torch.arange(mask.numel(), device=mask.device).view(mask.shape) + everyone.before * mask.shape[1]
+    return Keys(everyone(key), everyone(mask > 0), own)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from learners.augment import centre_crop
 from learners.distributions import Distribution
 from learners.frames import cropped_column, is_image, stacked_column
+from learners.group import Group
 from learners.masks import ACTION_MASK, choices_of
 from learners.nets.cores import Core, CoreSpec
 from learners.nets.encoders import ImageEncoder, VectorEncoder
@@ -112,7 +113,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.precision, self.stack = spec, spec.precision, spec.stack
-        self.pieces = 1
+        self.pieces, self.group = 1, Group()
         self.image_columns = [name for name, column in observation.items() if is_image(column)]
         self.observation_columns = {
             name: stacked_column(column, spec.stack) if is_image(column) else column
@@ -217,6 +218,15 @@ class Model(nn.Module):
             yield
         finally:
             self.pieces = before
+
+    @contextmanager
+    def among(self, group: Group) -> Iterator[None]:
+        """Inside, objectives that compare rows compare them with those of all learners' minibatches (`self.group`)."""
+        before, self.group = self.group, group
+        try:
+            yield
+        finally:
+            self.group = before
 
     def compile_encoders(self) -> None:
         """Let torch.compile translate the encoders when they are first used; their parameters stay where they are."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from learners.group import Group
-    from learners.model import Model, Output
+    from learners.model import ActorCritic, Model, Output
 
 Batch = dict[str, Tensor]
 """Columns of a batch, each (B, T, ...), time-aligned as in the row layout."""
@@ -85,6 +85,10 @@ class Objective:
         """Modules that this objective adds to the model, by name, found again as `model.heads[name]`."""
         return {}
 
+    def moves(self, description: "ActorCritic") -> tuple[str, ...]:
+        """Those of `trains` that it may move in a model of this description."""
+        return self.trains
+
     def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:
         """New columns, once per batch before the first gradient step, on whole windows and without gradient.
 
@@ -126,6 +130,10 @@ class Sum(Objective):
     def heads(self, model: "Model") -> dict[str, nn.Module]:
         """All parts' heads together."""
         return {name: head for _, objective in self.parts.values() for name, head in objective.heads(model).items()}
+
+    def moves(self, description: "ActorCritic") -> tuple[str, ...]:
+        """All that any part may move."""
+        return tuple(dict.fromkeys(part for _, o in self.parts.values() for part in o.moves(description)))
 
     def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:
         """All parts' columns together."""

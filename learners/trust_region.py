@@ -5,7 +5,7 @@ what earlier updates of the same learner step did to an encoder that they share 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from learners.behaviour import behaviour, kl_from_behaviour
 from learners.group import Group
-from learners.model import Model, Output
+from learners.model import ActorCritic, Model, Output
 from learners.natural_gradient import Product, conjugate_gradient, fisher_product, flat, twice_differentiable
 from learners.not_finite import check_finite
 from learners.objective import Batch, Objective, Term, reduce, tagged_terms
-from learners.update import Priorities, UpdateError
+from learners.update import Priorities, Update, UpdateError
 
 POLICY_PARTS = ("encoder", "core", "policy")
 """What the policy is made of, and all that the step moves."""
@@ -71,6 +71,23 @@ class TrustRegion:
         if not model.spec.record_distribution:
             raise UpdateError("TrustRegion needs what the policy drew from: a model with record_distribution=True")
         return TrustRegionEngine(self, model, group)
+
+
+def check_order(updates: Sequence[Update], description: ActorCritic) -> None:
+    """What is published is the policy whose KL was bounded: no later update of a learner step may move it.
+
+    Raises:
+        UpdateError: one would; names it, its table and the parts.
+    """
+    first = next((place for place, update in enumerate(updates) if isinstance(update, TrustRegion)), len(updates))
+    for update in updates[first + 1 :]:
+        for table, objective in update.objectives.items():
+            if moved := [part for part in POLICY_PARTS if part in objective.moves(description)]:
+                raise UpdateError(
+                    f'{type(update).__name__} on table "{table}" may move {", ".join(moved)} after TrustRegion has '
+                    "bounded the KL of the policy: put it in front of TrustRegion, or if only the critic needs it, "
+                    "give that an encoder of its own, ActorCritic(value_encoder=...)"
+                )
 
 
 Direction = Callable[[float], Tensor]
@@ -184,7 +201,8 @@ class TrustRegionEngine:
 
     def _measured(self, out: Output, rows: Batch) -> tuple[Tensor, Tensor, Stand]:
         """This rank's share of the loss and of the KL, with gradient, and where the policy stands over all ranks."""
-        terms = tagged_terms(self.objective, self.model, out, rows)
+        with self.model.among(self.group):
+            terms = tagged_terms(self.objective, self.model, out, rows)
         loss, means = reduce(terms, self.group)
         kl, mean = reduce({"kl": Term(kl_from_behaviour(out.dist, rows), rows["mask"])}, self.group)
         values = dict(zip([*means, "kl"], torch.stack([*means.values(), mean["kl"]]).tolist(), strict=True))

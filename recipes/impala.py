@@ -7,6 +7,7 @@ from learners.gradient import Gradient
 from learners.model import ActorCritic
 from learners.nets.encoders import Mlp
 from learners.objectives.vtrace import VTrace
+from learners.update import Normalise, Update
 from replay.table import Table
 
 
@@ -24,6 +25,7 @@ def impala(
     entropy: float = 0.0,
     normalise_advantage: bool = False,
     anneal: bool = True,
+    normalise: bool = True,
     seed: int = 1,
     topology: Topology = Topology(actors=2, learners=1, max_version_lag=1),
 ) -> Experiment:
@@ -42,17 +44,22 @@ def impala(
         entropy: weight of the entropy bonus.
         normalise_advantage: mean 0 and standard deviation 1 over each batch.
         anneal: learning rate falls linearly to 0.
+        normalise: divide observations and rewards by running statistics; without, values of a large scale may ruin the
+            critic.
         seed: root of every random number.
         topology: where it runs; its max_version_lag says how far actors may run ahead.
     """
-    advantages = Advantages(gamma, lam, normalise=normalise_advantage)
+    advantages = Advantages(gamma, lam, scale_reward=normalise, normalise=normalise_advantage)
     objective = VTrace(advantages, rho_clip=rho_clip, c_clip=c_clip, entropy=entropy)
+    updates: list[Update] = [Gradient({"fresh": objective}, lr=lr, anneal=anneal, epochs=1, minibatches=1)]
+    if normalise:
+        updates.append(Normalise("fresh"))
     return Experiment(
         environment=Environment(env),
-        model=ActorCritic(encoder=Mlp(), value_encoder=Mlp()),
+        model=ActorCritic(encoder=Mlp(), value_encoder=Mlp(), normalise=normalise),
         # No bound: with several actors, a slow one is behind by more than any may run ahead, and that is corrected.
         tables={"fresh": Table(batch=envs, window=rows + 1, stride=rows)},
-        updates=(Gradient({"fresh": objective}, lr=lr, anneal=anneal, epochs=1, minibatches=1),),
+        updates=tuple(updates),
         envs=envs,
         rows=rows,
         steps=steps,

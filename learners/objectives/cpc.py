@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from learners.contrast import PICKING, Scorer, health, info_nce, shuffled
-from learners.keys import slow_keys
+from learners.keys import Keys, all_keys, slow_keys
 from learners.nets.heads import orthogonal
 from learners.objective import Batch, Bound, MethodError, Objective, Term
 
@@ -48,7 +48,9 @@ def _residual(width: int, hidden: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Cpc(Objective):
-    """Contrast of the context with the latents of the next rows, against those of all decided rows of the minibatch.
+    """Contrast of the context with the latents of the next rows, against those of all decided rows.
+
+    These are the rows of all learners' minibatches together.
 
     A pair counts where both rows hold decisions of one episode, inside one window. Gradients flow through both sides
     unless `momentum`.
@@ -114,19 +116,23 @@ class Cpc(Objective):
         anchor = head.anchored(out.context if self.anchor == "context" else out.features)
         latent = batch[f"{self.name}_key"] if self.momentum else head.latent(out.features)
         terms: dict[str, Term] = {}
+        keys = all_keys(model, latent, batch["mask"])
         for step, predictor in enumerate(head.predictors, start=1):
-            terms |= self.step_terms(step, predictor(anchor[:, :-step]), latent, batch)
-        return terms | self.metrics(head.predictors[0](anchor[:, :-1]), latent, terms, batch)
+            terms |= self.step_terms(step, predictor(anchor[:, :-step]), keys, batch)
+        return terms | self.metrics(model, head.predictors[0](anchor[:, :-1]), latent, terms, batch)
 
     def bounds(self, model: "Model") -> dict[str, Bound]:
         """Those of picking one latent out of many."""
         return PICKING
 
     @torch.no_grad()
-    def metrics(self, predicted: Tensor, latent: Tensor, terms: Mapping[str, Term], batch: Batch) -> dict[str, Term]:
+    def metrics(
+        self, model: "Model", predicted: Tensor, latent: Tensor, terms: Mapping[str, Term], batch: Batch
+    ) -> dict[str, Term]:
         """Means over k where all of them count, and the health of the latents next to their predictions one row ahead.
 
         Args:
+            model: among its learners.
             predicted: the latents foreseen for the next row, (B, T-1, features).
             latent: of every row, (B, T, features).
             terms: of all k.
@@ -136,32 +142,33 @@ class Cpc(Objective):
         names = ("loss", "accuracy", "information")
         steps = range(1, self.steps + 1)
         means = {name: torch.stack([terms[f"{name}_{k}"].value.detach() for k in steps]).mean(0) for name in names}
-        rows = health(latent[:, 1:].flatten(0, 1), predicted.flatten(0, 1), ahead[:, :-1].flatten() > 0)
+        counted, total = ahead[:, :-1].flatten() > 0, model.group.sum
+        rows = health(latent[:, 1:].flatten(0, 1), predicted.flatten(0, 1), counted, total=total)
         ahead_rows = {name: pad(value.unflatten(0, predicted.shape[:2]), (0, 1)) for name, value in rows.items()}
         return {name: Term(value, every, 0.0) for name, value in means.items()} | {
             name: Term(value, ahead, 0.0) for name, value in ahead_rows.items()
         }
 
-    def step_terms(self, step: int, predicted: Tensor, latent: Tensor, batch: Batch) -> dict[str, Term]:
+    def step_terms(self, step: int, predicted: Tensor, keys: Keys, batch: Batch) -> dict[str, Term]:
         """The terms of one k.
 
         Args:
             step: k.
             predicted: the latents foreseen for row t+k, by every row t that has one, (B, T-k, features).
-            latent: of every row, (B, T, features).
+            keys: the latents of every row.
             batch: with `mask` and `episode`.
         """
-        valid = batch["mask"].flatten() > 0
         mask = pairs(batch["mask"], batch["episode"], step)
-        positive = torch.arange(valid.numel(), device=valid.device).view(batch["mask"].shape)[:, step:].flatten()
+        positive = keys.own[:, step:].flatten()
         if self.shuffled:
             positive = shuffled(positive, mask[:, :-step].flatten() > 0)
-        loss, correct = info_nce(self.scores(predicted.flatten(0, 1), latent.flatten(0, 1)), positive, valid=valid)
-        information = valid.sum().clamp(min=1).log() - loss.detach()
+        scores = self.scores(predicted.flatten(0, 1), keys.key.flatten(0, 1))
+        loss, correct = info_nce(scores, positive, valid=keys.valid.flatten())
+        information = keys.valid.sum().clamp(min=1).log() - loss.detach()
         columns = {"loss": loss, "accuracy": correct, "information": information}
         weights = {"loss": 1 / self.steps, "accuracy": 0.0, "information": 0.0}
         return {
-            f"{name}_{step}": Term(pad(column.view(len(mask), -1), (0, step)), mask, weights[name])
+            f"{name}_{step}": Term(pad(column.view(predicted.shape[:2]), (0, step)), mask, weights[name])
             for name, column in columns.items()
         }
 

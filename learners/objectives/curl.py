@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from learners.augment import Augmentation, RandomShift, augmented
 from learners.contrast import PICKING, Scorer, health, info_nce, shuffled
-from learners.keys import slow_keys
+from learners.keys import all_keys, slow_keys
 from learners.objective import Batch, Bound, MethodError, Objective, Term
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class CurlHead(nn.Module):
 
 @dataclass(frozen=True)
 class Curl(Objective):
-    """Contrast of each observation with a changed copy of itself, against all other rows of the minibatch.
+    """Contrast of each observation with a changed copy of itself, against all other rows of all learners' minibatches.
 
     The anchor is the features of the observation as it is, from the forward pass that other objectives share; the key
     is the slow encoder's view of the changed one. Rows with mask 0 are neither anchors nor keys.
@@ -78,12 +78,12 @@ class Curl(Objective):
         features = model.encode(self.changed(model, batch)) if self.both else out.features.flatten(0, 1)
         query, key = head.projection(features), batch["curl_key"].flatten(0, 1)
         valid = batch["mask"].flatten() > 0
-        rows = torch.arange(len(query), device=query.device)
-        if self.shuffled:
-            rows = shuffled(rows, valid)
-        loss, correct = info_nce(self.scorer(query, key, head.weight), rows, valid=valid)
-        metrics = {"accuracy": correct, "information": valid.sum().clamp(min=1).log() - loss.detach()}
-        metrics |= health(query.detach(), key, valid)
+        keys = all_keys(model, batch["curl_key"], batch["mask"])
+        rows = shuffled(keys.own.flatten(), valid) if self.shuffled else keys.own.flatten()
+        scores = self.scorer(query, keys.key.flatten(0, 1), head.weight)
+        loss, correct = info_nce(scores, rows, valid=keys.valid.flatten())
+        metrics = {"accuracy": correct, "information": keys.valid.sum().clamp(min=1).log() - loss.detach()}
+        metrics |= health(query.detach(), key, valid, total=model.group.sum)
         shape = batch["mask"].shape
         terms = {"loss": Term(loss.view(shape), batch["mask"])}
         return terms | {name: Term(value.view(shape), batch["mask"], 0.0) for name, value in metrics.items()}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from learners.contrast import health, pairwise_margin, triplet_margin
+from learners.group import Joined
 from learners.objective import Batch, MethodError, Objective, Term
 
 if TYPE_CHECKING:
@@ -55,13 +56,14 @@ class Margin(Objective):
                 f"margin: near={self.near} needs windows of at least {self.near + 1} rows, got {shape[1]}"
             )
         embedded = normalize(model.heads["margin"](out.features.flatten(0, 1)), dim=-1)
-        positive, negative, counted = companions(batch, self.near)
-        anchor, other = embedded, (embedded[positive], embedded[negative])
+        everyone = model.group.rows(embedded)
+        positive, negative, counted = companions(batch, self.near, everyone)
+        anchor, other = embedded, (embedded[positive], everyone(embedded)[negative])
         loss = self.losses(anchor, *other)
         with torch.no_grad():
             close, far = ((anchor - each).square().sum(1) for each in other)
             metrics = {"active": (loss > 0).float(), "accuracy": (close < far).float()}
-            metrics |= health(anchor, other[0], counted)
+            metrics |= health(anchor, other[0], counted, total=model.group.sum)
         mask = counted.float().view(shape)
         return {"loss": Term(loss.view(shape), mask)} | {
             name: Term(value.view(shape), mask, 0.0) for name, value in metrics.items()
@@ -77,16 +79,17 @@ class Margin(Objective):
         )
 
 
-def companions(batch: Batch, near: int) -> tuple[Tensor, Tensor, Tensor]:
+def companions(batch: Batch, near: int, everyone: Joined) -> tuple[Tensor, Tensor, Tensor]:
     """For each of n = B * T rows, the number of a row 1 to `near` later and of one that is not near, and what counts.
 
     Args:
         batch: with `mask`, `episode` and `step`, (B, T).
         near: how many rows later, or before, is close.
+        everyone: the rows of all learners.
 
     Returns:
         positive: rows' numbers, (n,).
-        negative: rows' numbers, (n,), drawn from all rows.
+        negative: numbers among the rows of all learners, (n,), drawn from all of them.
         counted: where all three rows hold decisions, the positive one in the row's window and episode, and the
             negative one not within `near` rows of it in its episode.
     """
@@ -95,8 +98,9 @@ def companions(batch: Batch, near: int) -> tuple[Tensor, Tensor, Tensor]:
     positive = rows + torch.randint(1, near + 1, rows.shape, device=rows.device)
     inside = positive // length == rows // length
     positive = torch.where(inside, positive, rows)
-    negative = torch.randint(len(rows), rows.shape, device=rows.device)
     step = batch["step"].flatten()
-    far = (episode[negative] != episode) | ((step[negative] - step).abs() > near)
+    decided, episodes, steps = everyone(torch.stack([mask, episode, step], 1)).unbind(1)
+    negative = torch.randint(len(decided), rows.shape, device=rows.device)
+    far = (episodes[negative] != episode) | ((steps[negative] - step).abs() > near)
     same = inside & (episode[positive] == episode)
-    return positive, negative, same & far & mask & mask[positive] & mask[negative]
+    return positive, negative, same & far & mask & mask[positive] & (decided[negative] > 0)

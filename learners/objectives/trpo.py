@@ -11,7 +11,7 @@ from learners.precision import same_policy
 
 if TYPE_CHECKING:
     from learners.group import Group
-    from learners.model import Model, Output
+    from learners.model import ActorCritic, Model, Output
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class Critic(Objective):
 
     advantages: Advantages = Advantages()
     clip: float | None = None
+
+    def moves(self, description: "ActorCritic") -> tuple[str, ...]:
+        """With an encoder of its own, nothing that the policy is made of."""
+        return self.trains if description.value_encoder is None else ("value", "value_encoder")
 
     def prepare(self, model: "Model", batch: Batch, group: "Group") -> Batch:
         """Returns, from recorded values and the learner's values of final observations."""

@@ -6,11 +6,15 @@ import torch
 from cluster.experiment import ExperimentError, Spaces, Topology
 from cluster.topology import divisor
 from learners.gradient import Gradient
+from learners.objective import Sum
+from learners.objectives.cpc import Cpc
 from learners.objectives.ppo import PPO
+from learners.objectives.trpo import Critic
 from learners.update import UpdateError
 from recipes.cpc_ppo import cpc_ppo
 from recipes.ppo import ppo
 from recipes.recurrent_ppo import recurrent_ppo
+from recipes.trpo import trpo
 from replay.table import Table
 
 
@@ -73,6 +77,17 @@ def test_a_learner_keeps_eight_windows_however_many_cores_there_are(monkeypatch:
 def test_fewer_windows_than_minibatches_are_refused_where_windows_stay_whole() -> None:
     with pytest.raises(ExperimentError, match="8 minibatches of the 4 windows"):
         cpc_ppo(envs=4, minibatches=8, topology=Topology(actors=1, learners=1)).checked()
+
+
+def test_nothing_may_move_the_policy_after_its_trust_region() -> None:
+    apart = trpo().checked()
+    step, critic = apart.updates
+    shared = replace(apart, model=replace(apart.model, value_encoder=None))
+    contrast = Gradient({"fresh": Sum({"critic": (1.0, Critic()), "cpc": (0.3, Cpc())})})
+    for experiment in (shared, replace(apart, updates=(step, critic, contrast))):
+        with pytest.raises(UpdateError, match='Gradient on table "fresh" may move encoder, core after TrustRegion has'):
+            experiment.checked()
+    replace(shared, updates=(critic, contrast, step)).checked()
 
 
 def test_no_epochs_are_refused_and_a_rate_that_is_no_number() -> None:

@@ -137,14 +137,17 @@ def test_probe_tells_what_can_be_read_and_writes_a_page(runs: Path, contrail: Co
     assert "projector" not in chosen.out
 
 
-def test_a_probes_numbers_are_in_tensorboard(runs: Path, contrail: Contrail) -> None:
+def test_a_run_probes_itself_in_the_end_and_the_numbers_are_in_tensorboard(contrail: Contrail) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert contrail("probe", runs / "cart", "--steps", 200, "--no-projector").code == 0
-    events = EventAccumulator(str(runs / "cart/events"))
+    outcome, run = contrail.train("ppo", "--steps", 300, "--run.probe"), contrail.runs / "run"
+    assert outcome.code == 0 and "read by a linear model" in outcome.out
+    (steps,) = steps_of(run)
+    assert json.loads((run / "probe.json").read_text())["steps"] == steps
+    events = EventAccumulator(str(run / "events"))
     events.Reload()
     (point,) = events.Scalars("probe/effective_rank/encoder")
-    assert point.step == steps_of(runs / "cart")[-1] and math.isfinite(point.value)
+    assert point.step == steps and math.isfinite(point.value)
     assert "probe/step/untrained_encoder_near" in events.Tags()["scalars"]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from learners.gradient import Gradient
-from learners.group import Group
+from learners.group import Group, Joined
 from learners.model import ActorCritic, Model
 from learners.nets.encoders import Mlp
 from learners.objective import Batch, reduce, tagged_terms
@@ -50,7 +50,7 @@ def test_companions_are_near_in_the_same_episode_and_far() -> None:
     episode, step, mask = (batch[name].flatten() for name in ("episode", "step", "mask"))
     seen = set()
     for _ in range(200):
-        positive, negative, counted = companions(batch, near=2)
+        positive, negative, counted = companions(batch, 2, Joined())
         for row in counted.nonzero().flatten().tolist():
             near, far = int(positive[row]), int(negative[row])
             assert mask[row] and mask[near] and mask[far]
@@ -71,7 +71,7 @@ def test_loss_equals_the_definition(kind: str) -> None:
     with torch.no_grad():
         terms = objective.terms(on, on(batch), batch)
     torch.manual_seed(3)
-    positive, negative, counted = companions(batch, 1)
+    positive, negative, counted = companions(batch, 1, Joined())
     z = normalize(on.heads["margin"](on(batch).features.flatten(0, 1)), dim=1).detach()
     for row in counted.nonzero().flatten().tolist()[::7]:
         near, far = ((z[row] - z[other[row]]).norm() for other in (positive, negative))
