@@ -185,13 +185,21 @@ class Model(nn.Module):
             observation: columns by name, without time.
             encoder: another one than the model's own: a slow copy or the critic's.
         """
+        return self._through(encoder or self.encoder, self._normalised(observation))
+
+    def _normalised(self, observation: Mapping[str, Tensor]) -> Batch:
+        """What encoders see of observations."""
         columns = {
             name: self.moments_by_column[name].normalise(value) if name in self.moments_by_column else value
             for name, value in observation.items()
         }
         if self.spec.crop:
             columns |= {name: centre_crop(columns[name], self.spec.crop) for name in self.image_columns}
-        encode = partial(self._encoded, encoder or self.encoder)
+        return columns
+
+    def _through(self, encoder: nn.Module, columns: Batch) -> Tensor:
+        """An encoder's features, in as many pieces as `encoding_in` says."""
+        encode = partial(self._encoded, encoder)
         if self.pieces == 1 or not torch.is_grad_enabled():
             return encode(columns)
         pieces = max(1, min(self.pieces, len(next(iter(columns.values())))))
@@ -242,15 +250,15 @@ class Model(nn.Module):
         """
         observation = self.observation(batch)
         shape = next(iter(observation.values())).shape[:2]
-        flat = {name: value.flatten(0, 1) for name, value in observation.items()}
-        features = self.encode(flat).unflatten(0, shape)
+        seen = self._normalised({name: value.flatten(0, 1) for name, value in observation.items()})
+        features = self._through(self.encoder, seen).unflatten(0, shape)
         context, core_state = features, features.new_empty(0)
         if self.core is not None:
             state = batch["start_state" if "start_state" in batch else "core_state"][:, 0]
             context, core_state = self.core(features, state, batch["step"] == 0)
         critic = context
         if self.value_encoder is not None:
-            critic = self.encode(flat, self.value_encoder).unflatten(0, shape)
+            critic = self._through(self.value_encoder, seen).unflatten(0, shape)
         dist = self.policy(context, *(batch[name] for name in self.masks))
         return Output(features, context, dist, self.value(critic), core_state)
 
