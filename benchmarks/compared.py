@@ -94,5 +94,5 @@ def updates(task: Task, method: Method) -> tuple[Update, ...]:
         objective = A2C(advantages, entropy=setting.entropy)
         return Gradient({"fresh": objective}, **passes | {"epochs": 1, "minibatches": 1}), *after
     target = setting.kl if method == "ppo-kl" else None
-    ppo = PPO(advantages, clip=setting.clip, entropy=setting.entropy, kl_target=target)
+    ppo = PPO(advantages, clip=setting.clip, value=1.0, entropy=setting.entropy, kl_target=target)
     return Gradient({"fresh": ppo}, **passes), *after

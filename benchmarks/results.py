@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 import tyro
 
-from benchmarks.results_table import markdown
+from benchmarks.results_table import markdown, speeds
 from benchmarks.settings import METHODS, TASKS, Method, Name, Task
 from benchmarks.throughput import prepare_peer
 from benchmarks.timed import CONTRAIL, HOUSE, timed
@@ -100,7 +100,8 @@ def main(
         with ThreadPoolExecutor(parallel) as pool:
             list(pool.map(lambda run: execute(run, folder, peer), missing))
     done = finished(folder)
-    print(markdown([done[run] for run in wanted if run in done]))
+    results = [done[run] for run in wanted if run in done]
+    print(f"{markdown(results)}\n\n{speeds(results)}")
 
 
 def execute(run: Run, folder: Path, peer: Path) -> None:

@@ -11,6 +11,31 @@ HEAD = "method | system | evaluation, mean and 95 % interval | by seed | end of 
 SYSTEMS: Mapping[str, str] = {"contrail": "Contrail", "sb3": "SB3"}
 
 
+def speeds(results: Sequence[Mapping]) -> str:
+    """How many times as many processor seconds the peer took, by task and method; empty where only one was timed.
+
+    Args:
+        results: lines of runs; those without seconds count for nothing.
+    """
+    rows = [f"| task | {' | '.join(TITLES.values())} |", "|" + "---|" * (1 + len(TITLES))]
+    for name, task in TASKS.items():
+        of_task = [run for run in results if run["task"] == name]
+        cells = [_ratio([run for run in of_task if run["method"] == method]) for method in TITLES]
+        rows += [f"| {task.title} | {' | '.join(cells)} |"] if any(cells) else []
+    return "\n".join(rows)
+
+
+def _ratio(runs: Sequence[Mapping]) -> str:
+    ours, peers = (_seconds([run for run in runs if run["system"] == system], "cpu_seconds") for system in SYSTEMS)
+    return f"{peers / ours:.2f}" if ours and peers else ""
+
+
+def _seconds(runs: Sequence[Mapping], clock: str) -> float:
+    """Median over the runs that were timed; 0 without any."""
+    timed = [run[clock] for run in runs if clock in run]
+    return float(np.median(timed)) if timed else 0.0
+
+
 def markdown(results: Sequence[Mapping]) -> str:
     """A table for each task: evaluations with their interval and by seed, the end of training, steps and seconds.
 
@@ -34,7 +59,7 @@ def _rows(runs: Sequence[Mapping]) -> list[str]:
 
 def _row(method: str, system: str, runs: Sequence[Mapping]) -> str:
     columns = {name: [run[name] for run in runs] for name in ("evaluation", "training", "env_steps")}
-    seconds = [f"{np.median([run[name] for run in runs]):.0f}" for name in ("cpu_seconds", "wall_seconds")]
+    seconds = [f"{_seconds(runs, clock):.0f}" for clock in ("cpu_seconds", "wall_seconds")]
     cells = [
         TITLES[method],
         SYSTEMS[system],

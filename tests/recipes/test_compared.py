@@ -9,7 +9,7 @@ import pytest
 from actors.environments import Environment
 from benchmarks.compared import compared
 from benchmarks.results import Run, finished, has_peer, runs_of, told
-from benchmarks.results_table import markdown
+from benchmarks.results_table import markdown, speeds
 from benchmarks.settings import METHODS, TASKS
 from learners.trust_region import TrustRegion
 
@@ -56,3 +56,4 @@ def test_lines_become_a_table_with_both_systems(tmp_path: Path) -> None:
     table = markdown(list(done.values()))
     assert "| TRPO | Contrail | 402.000 +- 2.484 | 401, 402, 403 | 300.000 +- 0.000 | 100,096 | 8 | 9 |" in table
     assert "| TRPO | SB3 |" in table and "| 16 | 9 |" in table
+    assert speeds(list(done.values())).splitlines()[2:] == ["| CartPole-v1 |  |  | 2.00 |  |"]
