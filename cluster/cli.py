@@ -28,6 +28,7 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail replay RUN --step N       make a learner step again from its rows, and compare it bit for bit
   contrail import SOURCE STORE       make a store of rows from a .parquet or .jsonl file, or from Minari
   contrail export RUN [TARGET]       write a run's policy (safetensors, pt2, onnx) or its rows for others to use
+  contrail doctor [FILE]             look for what would go wrong on a cluster, before it starts or while it runs
   contrail --help                    this
 
 """
@@ -44,6 +45,7 @@ COMMANDS = {
     "export": "cluster.exchange_commands:command_export",
     "play": "cluster.model_commands:command_play",
     "probe": "cluster.probe_command:command_probe",
+    "doctor": "cluster.doctor:command_doctor",
 }
 """By name, where each is: a command imports what it needs, and no other's."""
 
