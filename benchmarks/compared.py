@@ -43,7 +43,7 @@ def compared(
     on = TASKS[task]
     setting = on.settings[method]
     return Experiment(
-        environment=Environment(on.id),
+        environment=Environment(on.id, on.kwargs),
         model=model(on, method),
         tables={"fresh": table(on, setting, topology)},
         updates=updates(on, method),

@@ -6,7 +6,7 @@ from minigrid.envs import EmptyEnv
 from minigrid.wrappers import ImgObsWrapper
 
 LARGEST = 10.0
-"""Number of MiniGrid's kinds of objects, of which a view holds one for each cell."""
+"""The largest number in a view, that of the agent among MiniGrid's kinds of objects."""
 
 
 class EmptyView(gymnasium.ObservationWrapper):

@@ -3,8 +3,13 @@
 python -m benchmarks.results cartpole acrobot --parallel 2
 python -m benchmarks.results --no-train --folder docs/results/methods        # the tables of docs/results/methods.md
 
-Both systems get the same environment, network, settings and number of steps (`benchmarks.settings`), one process and
-one thread. The seeds were fixed before the first run. A run is one JSON line in `results.jsonl`, and one whose line is
+Both systems get the same environment, settings and number of steps (`benchmarks.settings`), one process and one thread,
+and the same network but for the memory: ours is a GRU behind a layer, the peer's an LSTM in front of one. What is not a
+setting there is each system's own: the peer's PPO normalises advantages in each minibatch, ours in the whole batch; its
+line search keeps TRPO's KL below the bound, ours below 1.5 times it; its critic of TRPO clips no gradient; its running
+statistics of observations and rewards move at every step, ours at every learner step.
+
+The seeds were fixed before the first run. A run is one JSON line in `results.jsonl`, and one whose line is
 there is not repeated; the peer's run of a seed follows ours at once, so that both meet the same machine. Seconds are of
 the whole process, start-up included, without the evaluation.
 """
@@ -96,7 +101,8 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if train:
         peer = prepare_peer(peers_folder.resolve(), "sb3-methods", PEER_PACKAGES)
-        missing = [run for run in wanted if run not in finished(folder)]
+        done = finished(folder)
+        missing = [run for run in wanted if run not in done]
         with ThreadPoolExecutor(parallel) as pool:
             list(pool.map(lambda run: execute(run, folder, peer), missing))
     done = finished(folder)
@@ -148,7 +154,7 @@ def sb3(run: Run, peer: Path) -> dict[str, object]:
 def told(run: Run) -> dict[str, object]:
     """What the peer's script is told of a run."""
     task = TASKS[run.task]
-    about = {"network": task.network, "episodes": task.episodes, "sampled": task.sampled}
+    about = {"network": task.network, "episodes": task.episodes, "sampled": task.sampled, "kwargs": dict(task.kwargs)}
     return asdict(task.settings[run.method]) | {"method": run.method, "seed": run.seed, "environment": task.id} | about
 
 

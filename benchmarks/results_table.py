@@ -8,6 +8,8 @@ from benchmarks.contrast_table import interval
 from benchmarks.settings import TASKS, TITLES
 
 HEAD = "method | system | evaluation, mean and 95 % interval | by seed | end of training | env steps | CPU s | wall s"
+STOPPED = "PPO, stopped by KL"
+"""The nearest that the peer has to PPO with a KL penalty: the clip, and no more minibatches once the KL is large."""
 SYSTEMS: Mapping[str, str] = {"contrail": "Contrail", "sb3": "SB3"}
 
 
@@ -60,8 +62,9 @@ def _rows(runs: Sequence[Mapping]) -> list[str]:
 def _row(method: str, system: str, runs: Sequence[Mapping]) -> str:
     columns = {name: [run[name] for run in runs] for name in ("evaluation", "training", "env_steps")}
     seconds = [f"{_seconds(runs, clock):.0f}" for clock in ("cpu_seconds", "wall_seconds")]
+    title = STOPPED if (method, system) == ("ppo-kl", "sb3") else TITLES[method]
     cells = [
-        TITLES[method],
+        title,
         SYSTEMS[system],
         interval(columns["evaluation"]),
         ", ".join(f"{value:.4g}" for value in columns["evaluation"]),

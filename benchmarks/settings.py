@@ -57,6 +57,7 @@ class Task:
             or the Nature network, shared.
         episodes: of the evaluation after training.
         sampled: whether actions are sampled in it; else the likeliest are taken.
+        kwargs: of the environment.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Task:
     network: Literal["mlp", "memory", "nature"] = "mlp"
     episodes: int = 100
     sampled: bool = False
+    kwargs: Mapping[str, float] = field(default_factory=dict)
 
 
 def _family(ppo: Setting, trpo: Setting, a2c: Setting) -> dict[Method, Setting]:
@@ -89,7 +91,7 @@ PENDULUM = _Of(150_000, {"gamma": 0.9, "envs": 4})
 CHEETAH = _Of(100_000, {"normalise": True})
 EMPTY = _Of(60_000, {"entropy": 0.01})
 MEMORY = _Of(100_000, {"normalise": True, "envs": 16})
-BREAKOUT = _Of(60_000, {"entropy": 0.01})
+BREAKOUT = _Of(40_000, {"entropy": 0.01})
 
 TASKS: Mapping[Name, Task] = {
     "cartpole": Task(
@@ -151,5 +153,6 @@ TASKS: Mapping[Name, Task] = {
         network="nature",
         episodes=30,
         sampled=True,
+        kwargs={"repeat_action_probability": 0.0},
     ),
 }

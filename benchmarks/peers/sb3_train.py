@@ -19,7 +19,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 LSTM = {"lstm_hidden_size": 64, "net_arch": [64], "enable_critic_lstm": False, "shared_lstm": True}
@@ -51,13 +50,13 @@ class Clipped(gymnasium.RewardWrapper):
         return float(np.clip(reward, -1, 1))
 
 
-def environment(identity: str, *, training: bool) -> Callable[[], gymnasium.Env]:
+def environment(identity: str, kwargs: dict, *, training: bool) -> Callable[[], gymnasium.Env]:
     """Makes one: the same as Contrail's of this id."""
     if identity.startswith("ALE/"):
-        return lambda: _atari(identity, training=training)
+        return lambda: _atari(identity, kwargs, training=training)
     if identity == "actors.envs:CartPoleNoVelocity-v0":
         return _no_velocity
-    return lambda: gymnasium.make(identity)
+    return lambda: gymnasium.make(identity, **kwargs)
 
 
 def _no_velocity() -> gymnasium.Env:
@@ -66,19 +65,22 @@ def _no_velocity() -> gymnasium.Env:
     return gymnasium.wrappers.TransformObservation(whole, lambda observation: observation[[0, 2]], space)
 
 
-def _atari(identity: str, *, training: bool) -> gymnasium.Env:
+def _atari(identity: str, kwargs: dict, *, training: bool) -> gymnasium.Env:
     import ale_py
 
     gymnasium.register_envs(ale_py)
-    raw = gymnasium.make(identity, frameskip=1, repeat_action_probability=0.0)
+    raw = gymnasium.make(identity, frameskip=1, **kwargs)
     whole = FireResetEnv(gymnasium.wrappers.AtariPreprocessing(raw, noop_max=30, grayscale_newaxis=True))
-    return Clipped(Monitor(whole)) if training else gymnasium.wrappers.TimeLimit(whole, LONGEST)
+    return whole if training else gymnasium.wrappers.TimeLimit(whole, LONGEST)
 
 
 def vectorised(run: dict, *, training: bool) -> VecEnv:
     """The environments, stacked and normalised as the run wants them."""
     count, seed = (run["envs"], run["seed"]) if training else (10, EVALUATION_SEED + run["seed"])
-    envs = make_vec_env(environment(run["environment"], training=training), n_envs=count, seed=seed)
+    make = environment(run["environment"], run["kwargs"], training=training)
+    # Around the monitor that `make_vec_env` adds, which would else report clipped returns.
+    clipped = Clipped if training and run["network"] == "nature" else None
+    envs = make_vec_env(make, n_envs=count, seed=seed, wrapper_class=clipped)
     if run["network"] == "nature":
         return VecFrameStack(envs, n_stack=4)
     if run["normalise"]:
@@ -90,6 +92,8 @@ def algorithm(run: dict, envs: VecEnv) -> BaseAlgorithm:
     """The method with the run's settings."""
     lr = run["lr"]
     network = {"nature": {}, "mlp": {}, "memory": LSTM}[run["network"]]
+    if (run["method"], run["network"]) == ("trpo", "nature"):  # else the critic has no features that it could move
+        network = network | {"share_features_extractor": False}
     policy = {"nature": "CnnPolicy", "mlp": "MlpPolicy", "memory": "MlpLstmPolicy"}[run["network"]]
     shared = {
         "learning_rate": (lambda left: lr * left) if run["anneal"] else lr,

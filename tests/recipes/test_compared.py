@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from actors.environments import Environment
@@ -23,6 +24,7 @@ def test_every_method_is_an_experiment_with_the_settings_that_the_peer_is_told(t
     told_peer = told(Run(task, method, "sb3", 2))
     assert asdict(setting).items() <= told_peer.items()
     assert (told_peer["seed"], told_peer["environment"]) == (2, experiment.environment.id)
+    assert told_peer["kwargs"] == experiment.environment.kwargs
     assert setting.envs * setting.rows % setting.minibatches == 0, "the peer's minibatches would be uneven"
 
 
@@ -31,6 +33,17 @@ def test_a_run_is_asked_of_the_peer_only_where_it_has_the_method() -> None:
     assert len(set(runs)) == len(runs) == 2 * (2 * 4 + 4 + 2)
     assert {run.method for run in runs if run.task == "memory" and run.system == "sb3"} == {"ppo", "ppo-kl"}
     assert has_peer(TASKS["cartpole"], "trpo")
+
+
+def test_breakout_is_without_sticky_actions_as_its_title_says() -> None:
+    environments = Environment(TASKS["breakout"].id, {"noop_max": 1, **TASKS["breakout"].kwargs}).make(4)
+    try:
+        environments.reset([1, 2, 3, 4])
+        for action in [1, 2, 3, 0, 2, 2, 3, 3] * 5:
+            seen = environments.step(np.full(4, action)).observation["observation"]
+            assert (seen == seen[0]).all()
+    finally:
+        environments.close()
 
 
 def test_the_empty_room_is_seen_as_numbers() -> None:
@@ -55,5 +68,6 @@ def test_lines_become_a_table_with_both_systems(tmp_path: Path) -> None:
     assert set(done) == {run for run in runs_of(["cartpole"], (1, 2, 3)) if run.method == "trpo"}
     table = markdown(list(done.values()))
     assert "| TRPO | Contrail | 402.000 +- 2.484 | 401, 402, 403 | 300.000 +- 0.000 | 100,096 | 8 | 9 |" in table
+    assert "| PPO, stopped by KL | SB3 |" in markdown([lines[1] | {"method": "ppo-kl"}])
     assert "| TRPO | SB3 |" in table and "| 16 | 9 |" in table
     assert speeds(list(done.values())).splitlines()[2:] == ["| CartPole-v1 |  |  | 2.00 |  |"]
