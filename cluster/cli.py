@@ -19,6 +19,8 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail train RECIPE [flags]      train; RECIPE is one of those below, or my_file.py:function
   contrail train RECIPE --help       a recipe's flags
   contrail resume RUN                continue a run that was stopped or died
+  contrail status RUN                how a run is that was started anywhere, process by process
+  contrail watch RUN                 the live table of a run that somebody else started, until it ends
   contrail evaluate RUN [flags]      play a run's newest checkpoint
   contrail play RUN [flags]          film episodes of a run's policy, as a GIF or MP4
   contrail probe RUN [flags]         what can be read from a run's representation, and a page to look at it
@@ -36,6 +38,8 @@ contrail: actors explore, a sharded store streams, learners learn.
 COMMANDS = {
     "train": "cluster.commands:command_train",
     "resume": "cluster.commands:command_resume",
+    "status": "cluster.status:command_status",
+    "watch": "cluster.status:command_watch",
     "evaluate": "cluster.commands:command_evaluate",
     "query": "cluster.query:command_query",
     "inspect": "cluster.store_commands:command_inspect",

@@ -11,9 +11,12 @@ import torch
 import tyro
 
 from cluster.evaluation import describe_evaluation, evaluate
+from cluster.events import Events
 from cluster.experiment import Experiment, ExperimentError, Spaces
+from cluster.film import FILM, check_film, film
 from cluster.mistakes import MISTAKES
-from cluster.parsing import parse, recorded
+from cluster.pages import described, session_start
+from cluster.parsing import parameters, parse, recorded
 from cluster.recipe import describe_recipes
 from cluster.run import RunOptions, train
 from cluster.run_folder import FolderTaken, RunFolder, default_name
@@ -29,8 +32,11 @@ def command_train(arguments: list[str]) -> int:
     name, *flags = arguments
     experiment, options = parse(name, flags)
     spaces = checked_spaces(experiment)
+    if options.film:
+        check_film(experiment)
     folder = _new_folder(name, experiment, options)
     folder.save_experiment(_description(name, flags, experiment) | {"policy": policy_values(experiment, spaces)})
+    _introduce(folder)
     return _train(experiment, spaces, folder, options, name, resume=False)
 
 
@@ -53,6 +59,12 @@ def command_evaluate(arguments: list[str]) -> int:
     greedy = not options.sample
     values = evaluate(experiment, folder, episodes=options.episodes, seed=options.seed, greedy=greedy)
     print(describe_evaluation(values, experiment, greedy=greedy))
+    if options.film:
+        shown = film(experiment, folder, seed=options.seed, greedy=greedy)
+        events = Events(folder.path)
+        events.summary(int(folder.latest().name), [shown])
+        events.close()
+        print(f"filmed an episode: {folder.path / FILM}, and {shown.tag} among TensorBoard's images")
     return 0
 
 
@@ -65,12 +77,14 @@ class Evaluation:
         episodes: how many to play.
         seed: of the episodes.
         sample: sample actions instead of taking the most likely ones.
+        film: one more episode, as evaluation.gif and in TensorBoard's images.
     """
 
     run: tyro.conf.Positional[Path]
     episodes: int = 10
     seed: int = 0
     sample: bool = False
+    film: bool = False
 
 
 def _run_argument(run: tyro.conf.Positional[Path]) -> Path:
@@ -115,6 +129,14 @@ def _new_folder(recipe: str, experiment: Experiment, options: RunOptions) -> Run
     raise AssertionError("there is always another number")
 
 
+def _introduce(folder: RunFolder) -> None:
+    """What TensorBoard tells of a run before it has numbers."""
+    experiment, events = folder.load_experiment(), Events(folder.path)
+    events.text("experiment", described(experiment))
+    events.summary(0, [session_start(experiment["parameters"])])
+    events.close()
+
+
 def _description(recipe: str, flags: list[str], experiment: Experiment) -> dict[str, Any]:
     """What `experiment.json` holds of the experiment."""
     source = Path(recipe.partition(":")[0])
@@ -123,6 +145,7 @@ def _description(recipe: str, flags: list[str], experiment: Experiment) -> dict[
     return {
         "recipe": f"{source.resolve()}:{recipe.partition(':')[2]}" if source.suffix == ".py" else recipe,
         "arguments": flags,
+        "parameters": parameters(recipe, flags, experiment),
         "experiment": repr(experiment),
         "seeds": {f"actor-{index}": experiment.seeds(index) for index in range(experiment.topology.actors)},
     }

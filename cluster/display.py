@@ -38,19 +38,27 @@ class Display:
         total_steps: env steps after which the run ends.
         console: where to; None: standard output.
         seconds_per_line: at most one plain line in so many seconds.
+        elapsed: seconds for which the run has been going on already.
     """
 
     def __init__(
-        self, title: str, total_steps: int, *, console: Console | None = None, seconds_per_line: float = 5.0
+        self,
+        title: str,
+        total_steps: int,
+        *,
+        console: Console | None = None,
+        seconds_per_line: float = 5.0,
+        elapsed: float = 0.0,
     ) -> None:
         self.title, self.total_steps, self.seconds_per_line = title, total_steps, seconds_per_line
         self._console = console or Console()
         self._live: Live | None = None
         self._steps = 0
         self._values: dict[str, float] = {}
-        self._started = time.monotonic()
+        now = time.monotonic()
+        self._started = now - elapsed
         self._progress: deque[tuple[float, int]] = deque()
-        self._last_line = self._started
+        self._last_line = now
         self._unprinted = False
 
     def __enter__(self) -> "Display":
@@ -117,23 +125,24 @@ class Display:
             figures.append(("time left", "left", clock(max(0, self.total_steps - self._steps) / rate)))
         return figures
 
-    def _done(self) -> str:
-        percent = min(100, 100 * self._steps // self.total_steps)
-        return f"{self._steps:,} of {self.total_steps:,} ({percent}%)"
-
     def _line(self) -> str:
         figures = [f"{short} {value}" for _, short, value in self._figures() if short]
-        return "  ".join([f"env steps {self._done()}", *figures])
+        return "  ".join([f"env steps {done(self._steps, self.total_steps)}", *figures])
 
     def _table(self) -> Group:
         table = Table(show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
-        table.add_row("env steps", self._done())
+        table.add_row("env steps", done(self._steps, self.total_steps))
         table.add_row("", ProgressBar(total=self.total_steps, completed=self._steps, width=24))
         for name, _, value in self._figures():
             table.add_row(name, value)
         return Group(Text(self.title, style="bold"), table)
+
+
+def done(steps: int, of: int) -> str:
+    """How far a run is."""
+    return f"{steps:,} of {of:,} ({min(100, 100 * steps // of)}%)"
 
 
 def clock(seconds: float) -> str:

@@ -10,10 +10,12 @@ from actors.environments import EnvironmentFailed
 from cluster import checkpoints
 from cluster.embedded import ProcessDied, start_ray
 from cluster.experiment import Experiment, ExperimentError, Spaces
-from cluster.histograms import Histograms, merged
+from cluster.histograms import Histograms, of_store
 from cluster.limits import Limits
 from cluster.processes import ActorProcess, LearnerProcess, remote
+from cluster.roll_call import RollCall
 from cluster.store import RayShard, ShardProcess
+from cluster.vitals import Vitals
 from cluster.weights import ChannelServer, RayWeights
 from cluster.world import Advance, failures_of, store_metrics
 from learners.checks import OutOfBounds
@@ -52,6 +54,7 @@ class Distributed:
         self.experiment, self.spaces = experiment, spaces
         self.places, self.logs, self.resume = places, logs, resume
         self.names: dict[Any, str] = {}
+        self.roll = RollCall(self.names)
         self.collecting: dict[Any, Any] = {}
         self.learning: dict[Any, Any] = {}
 
@@ -104,8 +107,10 @@ class Distributed:
         process = remote(ShardProcess, restarts=SHARD_RESTARTS, num_cpus=0, max_concurrency=1000)
         shards, seed = self.experiment.topology.shards, self.experiment.seed
         schema = self.spaces.schema(self.experiment)
-        made = process.remote(dict(self.experiment.tables), self.places, schema, shards=shards, index=index, seed=seed)
-        return self._named(f"shard-{index}", made)
+        name, tables = f"shard-{index}", dict(self.experiment.tables)
+        log = self.logs / f"{name}.log"
+        made = process.remote(tables, self.places, schema, shards=shards, index=index, seed=seed, log=log)
+        return self._named(name, made)
 
     def _start_learner(self, rank: int) -> Any:
         process = remote(LearnerProcess, num_cpus=0, num_gpus=self.experiment.topology.gpus_per_learner)
@@ -148,6 +153,7 @@ class Distributed:
                 raise self._death(name) from error
             if not isinstance(cause, Exception):
                 raise
+            self.roll.note(self.names[process], "failed")
             raise cause from error
 
     def _dead(self) -> str | None:
@@ -162,6 +168,7 @@ class Distributed:
         return None
 
     def _death(self, name: str) -> ProcessDied:
+        self.roll.note(name, "died")
         return ProcessDied(
             f"{name} died: it crashed or was killed, perhaps for want of memory; last words may be in {self.logs}"
         )
@@ -202,8 +209,17 @@ class Distributed:
                 self._get(shard.limit.remote(table, values), shard)
 
     def histograms(self) -> Histograms:
-        """All shards' added up."""
-        return merged([self._get(shard.histograms.remote(), shard) for shard in self.shards])
+        """All shards' added up, and the first learner's."""
+        stored = of_store([self._get(shard.histograms.remote(), shard) for shard in self.shards])
+        return stored | self._get(self.learners[0].histograms.remote(), self.learners[0])
+
+    def vitals(self) -> list[Vitals]:
+        """Those of all processes, as they last told them; another thread may ask."""
+        return self.roll.call()
+
+    def culprit(self) -> str:
+        """The process that ended by itself before any other."""
+        return self.roll.first
 
     def forget(self, before: int) -> None:
         """Let the store's journals forget what came before the oldest checkpoint; nobody waits for it."""
@@ -220,6 +236,7 @@ class Distributed:
 
     def __exit__(self, *error: object) -> None:
         """End all in order: those who wait are sent home, environments and files closed, then Ray itself."""
+        self.roll.end()
         self._send_home()
         self._quietly([process.close.remote() for process, name in self.names.items() if name != CHANNEL])
         for process in self.names:

@@ -44,24 +44,25 @@ class Events:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one moment by tag."""
-        self._summary(step, [Summary.Value(tag=tag, simple_value=number) for tag, number in values.items()])
+        self.summary(step, [Summary.Value(tag=tag, simple_value=number) for tag, number in values.items()])
 
     def text(self, tag: str, markdown: str, *, step: int = 0) -> None:
         """A text for the Text tab."""
         content = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=TensorShapeProto())
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
-        self._summary(step, [Summary.Value(tag=tag, metadata=metadata, tensor=content)])
+        self.summary(step, [Summary.Value(tag=tag, metadata=metadata, tensor=content)])
 
     def histograms(self, step: int, values: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
         """Distributions of one moment by tag: counts (n,) and edges (n + 1,)."""
-        self._summary(step, [Summary.Value(tag=tag, histo=_histogram(*value)) for tag, value in values.items()])
+        self.summary(step, [Summary.Value(tag=tag, histo=_histogram(*value)) for tag, value in values.items()])
+
+    def summary(self, step: int, values: list[Summary.Value]) -> None:
+        """Summaries of any kind."""
+        self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._file.close()
-
-    def _summary(self, step: int, values: list[Summary.Value]) -> None:
-        self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def _record(self, event: Event) -> None:
         with full_disk_told(self._folder):

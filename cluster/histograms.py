@@ -19,3 +19,8 @@ def merged(parts: Sequence[Histograms]) -> Histograms:
         middles = np.concatenate([(e[1:] + e[:-1]) / 2 for _, e in found])
         together[name] = np.histogram(middles, edges, weights=np.concatenate([counts for counts, _ in found]))
     return together
+
+
+def of_store(parts: Sequence[Histograms]) -> Histograms:
+    """Shards' histograms under the tags of a run: "replay/TABLE/priority"."""
+    return {f"replay/{name}": histogram for name, histogram in merged(parts).items()}

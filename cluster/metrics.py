@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
 
+from cluster.charts import layout
 from cluster.events import Events, full_disk_told
 
 
 class Metrics:
     """The one writer of a run's metrics: `events/` for TensorBoard and `metrics.jsonl`, the same numbers in both.
+
+    With the first numbers comes TensorBoard's page of charts for them (`cluster.charts`).
 
     Every write is flushed: a death at any moment loses at most the line being written, which readers skip.
 
@@ -34,6 +38,7 @@ class Metrics:
             _forget_later_lines(lines, resume_step)
         self._lines = open(lines, "a")  # noqa: SIM115 - closed by close
         self._events = Events(folder, resume_step=resume_step)
+        self._laid_out = False
 
     def write(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Record values of one moment.
@@ -45,6 +50,9 @@ class Metrics:
                 no curve tells anything about.
         """
         numbers = {tag: float(value) for tag, value in values.items()}
+        if not self._laid_out and (page := layout(numbers)):
+            self.summary(step, page)
+            self._laid_out = True
         self._events.scalars(step, {tag: value for tag, value in numbers.items() if not tag.startswith("facts/")})
         finite = {tag: number if math.isfinite(number) else None for tag, number in numbers.items()}
         line = json.dumps({"step": step, "time": round(time.time(), 3)} | finite, allow_nan=False)
@@ -55,6 +63,10 @@ class Metrics:
     def text(self, tag: str, markdown: str, *, step: int = 0) -> None:
         """Show a text under TensorBoard's Text tab; it is not a number, so the JSON lines leave it out."""
         self._events.text(tag, markdown, step=step)
+
+    def summary(self, step: int, *values: Summary.Value) -> None:
+        """Show what is neither a number nor a text in TensorBoard; see `cluster.pages`."""
+        self._events.summary(step, list(values))
 
     def histograms(self, step: int, values: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
         """Show distributions in TensorBoard, counts (n,) and edges (n + 1,) by tag; the JSON lines leave them out."""

@@ -1,7 +1,9 @@
 """From flags to an experiment: those of the command line, and those that a run recorded."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import wraps
 from typing import Any
 
 import tyro
@@ -11,6 +13,7 @@ from cluster.mistakes import MISTAKES
 from cluster.recipe import Recipe, RecipeError, described, find_recipe
 from cluster.run import RunOptions
 from cluster.run_folder import RunFolder, RunFolderError
+from cluster.topology import Topology
 
 
 def parse(recipe: str, flags: list[str]) -> tuple[Experiment, RunOptions]:
@@ -70,3 +73,25 @@ def with_options(recipe: Recipe, name: str) -> Callable[..., tuple[Experiment, R
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = inspect.getdoc(recipe)
     return command
+
+
+def parameters(recipe: str, flags: list[str], experiment: Experiment) -> dict[str, bool | int | float | str]:
+    """All arguments that a recipe was called with, by name, defaults among them; those of a topology as resolved."""
+    found, given = find_recipe(recipe), dict[str, Any]()
+
+    @wraps(found)
+    def noted(**arguments: Any) -> Experiment:
+        given.update(arguments)
+        return experiment
+
+    tyro.cli(with_options(noted, recipe), args=flags, prog=f"contrail train {recipe}")
+    given |= {name: experiment.topology for name, value in given.items() if isinstance(value, Topology)}
+    return {"recipe": recipe, **dict(_flat(given))}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
+    for name, value in values.items():
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _flat({field.name: getattr(value, field.name) for field in fields(value)}, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, bool | int | float | str) else repr(value)

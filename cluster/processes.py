@@ -8,7 +8,6 @@ and for room (in their shard), learners for rows (in the shards) and for each ot
 
 import os
 import socket
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,14 @@ from actors.actor import Actor, Report
 from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, Spaces
-from cluster.store import FarRayShard, RayShard
+from cluster.histograms import Histograms
+from cluster.logs import log_to
+from cluster.store import RayShard
+from cluster.vitals import Vitals, of_this_process
 from cluster.weights import RayWeights, Stopped
 from cluster.world import learning_device
 from learners.group import join, leave
 from replay.opening import Places
-
-
-def log_to(path: Path) -> None:
-    """Send this process's output, that of C libraries too, to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(file, stream.fileno())
-    os.close(file)
 
 
 class ActorProcess:
@@ -56,6 +48,7 @@ class ActorProcess:
         log_to(log)
         torch.set_num_threads(1)
         self._shard = shard
+        self._report: Report | None = None
         self._make = partial(
             make_actor,
             experiment,
@@ -76,9 +69,17 @@ class ActorProcess:
         """The process's id on its node."""
         return os.getpid()
 
+    def vitals(self) -> Vitals:
+        """How the process is; its rate is that of its last block."""
+        if self._report is None:
+            return of_this_process(runs=False)
+        seconds = self._report.seconds
+        return of_this_process(rate=self._report.steps / sum(seconds.values()), unit="env steps/s", seconds=seconds)
+
     def collect(self) -> Report:
         """One block."""
-        return self._actor.collect()
+        self._report = self._actor.collect()
+        return self._report
 
     def close(self) -> None:
         """Close the environments and the writer."""
@@ -93,6 +94,7 @@ class LearnerProcess:
         torch.set_num_threads(experiment.topology.threads)
         self._experiment, self._spaces, self._rank, self._failures = experiment, spaces, rank, failures
         self._between_steps = True
+        self._seconds: dict[str, float] = {}
 
     def address(self) -> str:
         """A free address on this node, for rank 0 to listen at."""
@@ -124,6 +126,12 @@ class LearnerProcess:
         """The process's id on its node."""
         return os.getpid()
 
+    def vitals(self) -> Vitals:
+        """How the process is; its rate is that of its last step."""
+        if not self._seconds:
+            return of_this_process(runs=False)
+        return of_this_process(rate=1 / sum(self._seconds.values()), unit="learner steps/s", seconds=self._seconds)
+
     def step(self) -> tuple[dict[str, float], int, int]:
         """One learner step: its metrics, the env steps trained on so far, and the version."""
         self._between_steps = False
@@ -133,7 +141,12 @@ class LearnerProcess:
             self._between_steps = True
             raise
         self._between_steps = True
+        self._seconds = {stage: metrics[f"time/learner_{stage}"] for stage in ("wait", "update")}
         return metrics, self._learner.steps, self._learner.version
+
+    def histograms(self) -> Histograms:
+        """Of what the learner has read last."""
+        return self._learner.histograms()
 
     def random(self) -> dict[str, torch.Tensor]:
         """The state of this rank's random numbers."""
@@ -153,6 +166,17 @@ class LearnerProcess:
         """Leave the group."""
         self._learner.close()
         leave()
+
+
+class FarRayShard:
+    """A shard as learners on another machine see it: it sends rows, and takes priorities.
+
+    Args:
+        shard: the same shard as those on its machine see it.
+    """
+
+    def __init__(self, shard: RayShard) -> None:
+        self.rows, self.prioritise = shard.rows, shard.prioritise
 
 
 def remote(process: type, *, restarts: int = 0, **options: Any) -> Any:

@@ -2,9 +2,8 @@
 
 import signal
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,12 @@ from cluster.display import Display
 from cluster.distributed import Distributed
 from cluster.evaluation import describe_evaluation, evaluate
 from cluster.experiment import Experiment, Spaces
+from cluster.film import film
 from cluster.limits import LimitsFile
 from cluster.lock import holding
 from cluster.metrics import Metrics
+from cluster.pages import session_end
+from cluster.pulse import Pulse
 from cluster.run_folder import RunFolder, RunFolderError
 from cluster.segments_folder import bytes_wanted, segments_folder
 from cluster.statistics import Statistics
@@ -37,6 +39,7 @@ class RunOptions:
             files: compressed with lz4 or zstd. none: not at all.
         rows_gib: of them that are kept; beyond it the oldest leave.
         probe: at the end, tell what can be read from the representation, as `contrail probe` does.
+        film: one more episode is played at the end and filmed, for TensorBoard's images; wants the extra `video`.
     """
 
     name: str = ""
@@ -46,6 +49,7 @@ class RunOptions:
     rows: Codec = "lz4"
     rows_gib: float = 4.0
     probe: bool = False
+    film: bool = False
 
     @property
     def kept_bytes(self) -> int:
@@ -78,7 +82,7 @@ def train(
     Returns:
         The signal that stopped it; None: it came to its end.
     """
-    with _stop_requests() as stop, _alone(folder), _kept_failures(folder):
+    with _stop_requests() as stop, _alone(folder), Pulse(folder.path, title=title, of=experiment.steps) as pulse:
         start = folder.latest() if resume else None
         steps = 0 if start is None else checkpoints.read(start)[1]["steps"]
         wanted = bytes_wanted(experiment, spaces)
@@ -89,12 +93,16 @@ def train(
             Metrics(folder.path, resume_step=steps if resume else None) as metrics,
             Display(title, experiment.steps) as display,
         ):
+            told = _Told(metrics, display, pulse)
             if steps < experiment.steps:
                 places = _places(experiment, folder, live, options, wanted)
                 world = _world(experiment, spaces, folder, places, start)
-                steps = _loop(world, experiment, folder, options, metrics, display, stop, steps)
-            if steps >= experiment.steps and experiment.evaluation_episodes:
-                _evaluate_at_end(experiment, folder, metrics, display, stop, steps)
+                pulse.follow(world)
+                steps = _loop(world, experiment, folder, options, told, stop, steps)
+            if steps >= experiment.steps:
+                _conclude(experiment, folder, options, told, stop, steps)
+        if stop.signal:
+            pulse.phase("stopped", f"by {stop.signal.name}")
         return stop.signal
 
 
@@ -126,8 +134,7 @@ def _loop(
     experiment: Experiment,
     folder: RunFolder,
     options: RunOptions,
-    metrics: Metrics,
-    display: Display,
+    told: "_Told",
     stop: "StopRequest",
     steps: int,
 ) -> int:
@@ -140,13 +147,11 @@ def _loop(
                     world.limit(changed)
                 advance = world.advance()
                 steps = advance.steps
-                values = statistics.add(advance)
-                metrics.write(steps, values)
-                display.update(steps, values)
+                told.learner_step(steps, statistics.add(advance))
                 if time.monotonic() - saved > options.checkpoint_seconds:
-                    _save(world, folder, steps, options.keep, metrics)
+                    _save(world, folder, steps, options.keep, told.metrics)
                     saved = time.monotonic()
-            _save(world, folder, steps, options.keep, metrics)
+            _save(world, folder, steps, options.keep, told.metrics)
         except Exception as error:
             _rescue(world, folder, steps, error)
             raise
@@ -157,7 +162,7 @@ def _save(world: World, folder: RunFolder, steps: int, keep: int, metrics: Metri
     world.save(folder.path_for(steps).resolve())
     folder.keep_last(keep)
     world.forget(checkpoints.version(folder.checkpoints()[0]))
-    metrics.histograms(steps, {f"replay/{name}": value for name, value in world.histograms().items()})
+    metrics.histograms(steps, world.histograms())
 
 
 def _rescue(world: World, folder: RunFolder, steps: int, error: Exception) -> None:
@@ -170,18 +175,39 @@ def _rescue(world: World, folder: RunFolder, steps: int, error: Exception) -> No
         error.add_note(f"continue with: contrail resume {folder.path}")
 
 
-def _evaluate_at_end(
-    experiment: Experiment, folder: RunFolder, metrics: Metrics, display: Display, stop: "StopRequest", steps: int
+def _conclude(
+    experiment: Experiment, folder: RunFolder, options: RunOptions, told: "_Told", stop: "StopRequest", steps: int
 ) -> None:
     """Greedy episodes after training; a request to stop ends them at once, since nothing can be lost."""
-    display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
+    told.pulse.phase("evaluating")
+    if experiment.evaluation_episodes:
+        told.display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
     try:
         with stop.at_once():
-            values = evaluate(experiment, folder)
+            if experiment.evaluation_episodes:
+                values = evaluate(experiment, folder)
+                told.metrics.write(steps, values)
+                told.display.note(describe_evaluation(values, experiment))
+            if options.film:
+                told.metrics.summary(steps, film(experiment, folder))
     except KeyboardInterrupt:
         return
-    metrics.write(steps, values)
-    display.note(describe_evaluation(values, experiment))
+    told.metrics.summary(steps, session_end())
+
+
+@dataclass(frozen=True)
+class _Told:
+    """All that a run's progress is told to."""
+
+    metrics: Metrics
+    display: Display
+    pulse: Pulse
+
+    def learner_step(self, steps: int, values: Mapping[str, float]) -> None:
+        """Numbers of a learner step that has ended, at so many env steps."""
+        self.metrics.write(steps, values)
+        self.display.update(steps, values)
+        self.pulse.moved(steps, values.get("time/fps"))
 
 
 @contextmanager
@@ -191,19 +217,6 @@ def _alone(folder: RunFolder) -> Iterator[None]:
         if not alone:
             raise RunFolderError(f"{folder.path} is being trained by another process: wait for it, or stop it first")
         yield
-
-
-@contextmanager
-def _kept_failures(folder: RunFolder) -> Iterator[None]:
-    """Keep whatever ends the run in its logs, traceback and all."""
-    try:
-        yield
-    except Exception as error:
-        path = folder.path / "logs" / "failure.log"
-        with suppress(OSError), open(path, "a") as file:  # on a full disk the error itself is what matters
-            traceback.print_exc(file=file)
-            error.add_note(f"traceback: {path}")
-        raise
 
 
 class StopRequest:

@@ -7,12 +7,15 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
 from cluster.histograms import Histograms
+from cluster.logs import log_to
+from cluster.vitals import Rate, Vitals, of_this_process
 from cluster.weights import Stopped, fetch
 from replay.messages import Commit, Draw
 from replay.opening import Places, open_shard
@@ -42,11 +45,22 @@ class ShardProcess:
         shards: how many there are.
         index: of this one.
         seed: of random selections.
+        log: where what it prints goes; None: where Ray puts it.
     """
 
     def __init__(
-        self, tables: Mapping[str, Table], places: Places, schema: Schema, *, shards: int, index: int, seed: int
+        self,
+        tables: Mapping[str, Table],
+        places: Places,
+        schema: Schema,
+        *,
+        shards: int,
+        index: int,
+        seed: int,
+        log: Path | None = None,
     ) -> None:
+        if log is not None:
+            log_to(log)
         self._shard, self._recorder = open_shard(tables, places, shards=shards, index=index, seed=seed)
         self._receiver = Receiver(schema, places.live, self._shard.commit, watched(tables))
         self._gatherer = Gatherer(schema, tables, self._shard, shards=shards)
@@ -55,6 +69,7 @@ class ShardProcess:
         self._failure: Exception | None = None
         self._by_priority = any(table.by_priority for table in tables.values())
         self._asked: dict[int, int] = {}  # by rank, the last draw that it asked for
+        self._rate = Rate()
         self._priorities: dict[int, list[Priority]] = {}  # by rank, what it found and no draw knows yet
 
     async def commit(self, commit: Commit) -> None:
@@ -123,10 +138,6 @@ class ShardProcess:
         self._shard.limit(table, limits)
         await self._tell()
 
-    async def retire(self, writer: str) -> None:
-        """Give up a writer that is dead and not replaced."""
-        self._shard.retire(writer)
-
     async def forget(self, before: int) -> None:
         """Nobody will go back to before so many draws."""
         self._recorder.forget(before)
@@ -134,6 +145,10 @@ class ShardProcess:
     async def pid(self) -> int:
         """The process's id on its node."""
         return os.getpid()
+
+    async def vitals(self) -> Vitals:
+        """How the process is; its rate is that since it was last asked."""
+        return of_this_process(rate=self._rate.of(self._shard.statistics()["rows_committed"]), unit="rows/s")
 
     async def node(self) -> str:
         """The node that the process is on."""
@@ -180,20 +195,17 @@ class ShardProcess:
 
     def _all_asked(self, step: int, ranks: int) -> bool:
         """Whether nothing more can come that a draw by priority should know: then it does not depend on timing."""
-        return (
-            self._shard.drawn > step or not self._by_priority or sum(s >= step for s in self._asked.values()) == ranks
-        )
+        asked = sum(last >= step for last in self._asked.values())
+        return self._shard.drawn > step or not self._by_priority or asked == ranks
 
     async def _ready(self, step: int, ranks: int) -> None:
+        def over() -> bool:
+            ready = not self._shard.missing(step) and self._all_asked(step, ranks)
+            return ready or self._stopped or self._failure is not None
+
         async with self._changed:
             self._changed.notify_all()
-            await self._changed.wait_for(
-                lambda: (
-                    self._stopped
-                    or self._failure is not None
-                    or (not self._shard.missing(step) and self._all_asked(step, ranks))
-                )
-            )
+            await self._changed.wait_for(over)
         if self._shard.drawn <= step:
             self._prioritise([found for rank in sorted(self._priorities) for found in self._priorities[rank]])
             self._priorities.clear()
@@ -286,14 +298,3 @@ class RayShard:
         except TimeoutError as error:
             missing = fetch(self._process.missing.remote(step), seconds=10, otherwise=f"but {self._name} is stuck")
             raise TimeoutError(f"{error}: {missing}") from error
-
-
-class FarRayShard:
-    """A shard as learners on another machine see it: it sends rows, and takes priorities.
-
-    Args:
-        shard: the same shard as those on its machine see it.
-    """
-
-    def __init__(self, shard: RayShard) -> None:
-        self.rows, self.prioritise = shard.rows, shard.prioritise

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import ray
 
+from cluster.vitals import Vitals, of_this_process
+
 Weights = dict[str, np.ndarray]
 
 
@@ -85,6 +87,10 @@ class ChannelServer:
     async def pid(self) -> int:
         """The process's id on its node."""
         return os.getpid()
+
+    async def vitals(self) -> Vitals:
+        """How the process is."""
+        return of_this_process()
 
     async def stop(self) -> None:
         """Send all waiting readers home."""

@@ -10,8 +10,9 @@ from actors.actor import Actor, Report
 from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, ExperimentError, Spaces
-from cluster.histograms import Histograms, merged
+from cluster.histograms import Histograms, of_store
 from cluster.limits import Limits
+from cluster.vitals import Vitals
 from cluster.weights import LocalWeights
 from learners.group import Group
 from replay.messages import NotReady
@@ -58,7 +59,15 @@ class World(Protocol):
         ...
 
     def histograms(self) -> Histograms:
-        """Of windows' priorities and ages, by "table/priority" and "table/age": counts and edges."""
+        """Counts and edges by tag: of windows' priorities and ages, and of how old the last batch's rows were."""
+        ...
+
+    def vitals(self) -> list[Vitals]:
+        """How the processes are that it started, this one not among them; does not wait, and takes any thread."""
+        ...
+
+    def culprit(self) -> str:
+        """Which of them ended by itself before any other; empty: none, the error was in this process."""
         ...
 
     def forget(self, before: int) -> None:
@@ -175,8 +184,16 @@ class Local:
                 shard.limit(table, values)
 
     def histograms(self) -> Histograms:
-        """All shards' added up."""
-        return merged([shard.histograms() for shard in self.shards])
+        """All shards' added up, and the learner's."""
+        return of_store([shard.histograms() for shard in self.shards]) | self.learner.histograms()
+
+    def vitals(self) -> list[Vitals]:
+        """None: it starts no processes."""
+        return []
+
+    def culprit(self) -> str:
+        """Nobody else."""
+        return ""
 
     def forget(self, before: int) -> None:
         """Let the store's journals forget what came before the oldest checkpoint."""

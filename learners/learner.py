@@ -91,6 +91,7 @@ class Learner:
         self.checks, self.failures = Checks(updates, self.model, self.tables), failures
         self.version = 0
         self.steps = 0
+        self._ages: dict[str, Tensor] = {}
 
     def announce(self) -> None:
         """Publish the present weights, so that actors may start; rank 0 only, a no-op elsewhere."""
@@ -169,7 +170,13 @@ class Learner:
                 raise StaleRows(f'table "{name}": a row is {int(lag.max())} versions old, the bound is {table.max_lag}')
             if len(lag):
                 metrics |= {"staleness/mean": float(lag.mean()), "staleness/max": float(lag.max())}
+                self._ages[name] = torch.bincount(lag.long())
         return metrics
+
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Versions behind of the decided rows of this rank's last batch, by "staleness/TABLE": counts and edges."""
+        counts = {name: ages.cpu().numpy() for name, ages in self._ages.items()}
+        return {f"staleness/{name}": (count, np.arange(len(count) + 1) - 0.5) for name, count in counts.items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a checkpoint must hold: tensors by name, and plain values."""

@@ -7,7 +7,8 @@ import pytest
 import ray
 
 from cluster.embedded import start_ray
-from cluster.store import FarRayShard, RayShard, ShardProcess
+from cluster.processes import FarRayShard
+from cluster.store import RayShard, ShardProcess
 from replay import Sampler, Table
 from replay.opening import Places
 from replay.remote import Sender

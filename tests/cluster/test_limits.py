@@ -47,7 +47,7 @@ def test_a_running_store_follows_its_new_limits(shards: int, tmp_path: Path) -> 
         balances = [world.advance().metrics["replay/history/balance"] for _ in range(6)]
         assert isinstance(world, Local)
         assert all(shard.tables["history"].samples_per_insert == 0.1 for shard in world.shards)
-        assert set(world.histograms()) >= {"history/priority", "history/age"}
+        assert set(world.histograms()) >= {"replay/history/priority", "replay/history/age"}
     assert max(abs(balance) for balance in balances) <= 64 + 16 and len(set(balances)) > 1
 
 
@@ -73,7 +73,11 @@ def test_histograms_come_with_every_checkpoint(seconds: float, tmp_path: Path) -
     folder = RunFolder.create(tmp_path / "run")
     train(experiment, Spaces.of(experiment.environment), folder, RunOptions(checkpoint_seconds=seconds), title="")
     events = EventAccumulator(str(folder.path / "events")).Reload()
-    assert set(events.Tags()["histograms"]) == {"replay/history/priority", "replay/history/age"}
+    assert set(events.Tags()["histograms"]) == {
+        "replay/history/priority",
+        "replay/history/age",
+        "staleness/fresh",
+    }
     assert events.Histograms("replay/history/priority")[-1].histogram_value.num > 300
 
 

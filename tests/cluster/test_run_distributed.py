@@ -17,6 +17,7 @@ from cluster.embedded import ProcessDied, start_ray
 from cluster.experiment import ExperimentError, Topology
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder
+from cluster.vitals import Vitals
 from learners import checkpoint
 from recipes.ppo import ppo
 from tests.cluster.commands import (
@@ -213,8 +214,33 @@ def test_a_process_that_is_killed_is_named(name: str, one_ray: None, tmp_path: P
         os.kill(pid_of(world, name), signal.SIGKILL)
         for _ in range(50):
             world.advance()
+    assert world.culprit() == name
+    assert {vitals.name: vitals.state for vitals in world.vitals()}[name] == "died"
     if name != "shard-0":  # its segments go with the folder, whose owner outlives it
         assert not list((tmp_path / "segments").iterdir())
+
+
+def test_processes_tell_how_they_are_and_one_that_is_replaced_is_counted(one_ray: None, tmp_path: Path) -> None:
+    world = world_of(ppo(envs=4, rows=16, topology=Topology(actors=2, learners=1)), tmp_path)
+    assert isinstance(world, Distributed) and world.vitals() == []
+
+    def told(true: Callable[[dict[str, Vitals]], bool]) -> Callable[[], bool]:
+        def look() -> bool:
+            world.advance()
+            return true({vitals.name: vitals for vitals in world.vitals()})
+
+        return look
+
+    with world:
+        wait_until(told(lambda known: all(v.state == "runs" for v in known.values())), "all tell")
+        known = {vitals.name: vitals for vitals in world.vitals()}
+        assert set(known) == {"actor-0", "actor-1", "learner-0", "shard-0", "the weight channel"}
+        assert all(v.pid == pid_of(world, name) and v.memory > 2**20 for name, v in known.items())
+        assert set(known["learner-0"].seconds) == {"wait", "update"} and "environment" in known["actor-1"].seconds
+        wait_until(told(lambda known: (known["shard-0"].rate or 0) > 0), "the shard knows its rate")
+        os.kill(known["shard-0"].pid, signal.SIGKILL)
+        wait_until(told(lambda known: known["shard-0"].restarts == 1), "the restart is counted")
+        assert not world.culprit()
 
 
 def test_what_was_learned_before_an_environment_failed_is_kept(
@@ -228,6 +254,7 @@ def test_what_was_learned_before_an_environment_failed_is_kept(
     assert checkpoint.load(kept)[1]["steps"] == int(kept.name) == read_metrics(tmp_path / "run")[-1]["step"] > 0
     log = (tmp_path / "run" / "logs" / "failure.log").read_text()
     assert "faulty.py" in log, "the traceback of the actor's process is kept"
+    assert " actor-0: EnvironmentFailed: " in (tmp_path / "run" / "logs" / "error.txt").read_text().splitlines()[0]
     assert not segments_folders("run")
 
 

@@ -1,0 +1,71 @@
+"""Asking a run's Ray processes how they are, without ever waiting for them."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from cluster.vitals import State, Vitals
+
+
+class RollCall:
+    """What is known of every process; a thread of its own may call.
+
+    A process answers between its blocks or steps. Until it does nothing else is asked of it, and what it said last
+    counts: one that hangs is seen by the time when it was last heard of.
+
+    Args:
+        names: of the processes by their handles; those that are added later are asked, too.
+
+    Attributes:
+        first: the process that ended by itself before any other; empty: none did. What follows comes of it.
+    """
+
+    def __init__(self, names: Mapping[Any, str]) -> None:
+        self._names = names
+        self._asked: dict[Any, Any] = {}
+        self._known: dict[str, Vitals] = {}
+        self._lock, self._over = threading.Lock(), False
+        self.first = ""
+
+    def call(self) -> list[Vitals]:
+        """Take the answers that are there, ask again, and tell what is known, in the order of names."""
+        with self._lock:
+            for process, name in list(self._names.items()):
+                known = self._known.setdefault(name, Vitals(name))
+                if not self._over and known.state in ("starts", "runs"):
+                    self._known[name] = self._asked_again(process, known)
+            return [self._known[name] for name in list(self._names.values())]
+
+    def note(self, name: str, state: State) -> None:
+        """A process ended by itself."""
+        self.first = self.first or name
+        with self._lock:
+            self._known[name] = replace(self._known.get(name, Vitals(name)), state=state)
+
+    def end(self) -> None:
+        """Ask nobody any more: what is known stays."""
+        with self._lock:
+            self._over = True
+
+    def _asked_again(self, process: Any, known: Vitals) -> Vitals:
+        if process in self._asked:
+            ready, _ = ray.wait([self._asked[process]], timeout=0)
+            if not ready:
+                return known
+            try:
+                known = _heard(ray.get(ready[0]), known)
+            except ray.exceptions.ActorUnavailableError:
+                pass  # it is being replaced, or cannot be reached just now
+            except ray.exceptions.RayActorError:
+                return replace(known, state="died")
+        self._asked[process] = process.vitals.remote()
+        return known
+
+
+def _heard(vitals: Vitals, known: Vitals) -> Vitals:
+    """An answer, under the process's name; another id than before is a process that took its place."""
+    replaced = known.pid not in (0, vitals.pid)
+    return replace(vitals, name=known.name, restarts=known.restarts + replaced)

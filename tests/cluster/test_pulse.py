@@ -1,0 +1,89 @@
+"""The driver's file on a run: fresh while it works, right in the end, whatever the end."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.condition import Condition
+from cluster.pulse import Pulse
+from cluster.vitals import Vitals
+
+
+class Quiet:
+    """A crew of one actor that failed, or did not."""
+
+    def __init__(self, failed: str = "") -> None:
+        self.failed = failed
+
+    def vitals(self) -> list[Vitals]:
+        return [Vitals("actor-0", "failed" if self.failed else "runs")]
+
+    def culprit(self) -> str:
+        return self.failed
+
+
+def found(folder: Path) -> Condition:
+    condition = Condition.read(folder)
+    assert condition is not None
+    return condition
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    return tmp_path
+
+
+def pulse(folder: Path, every: float = 60.0) -> Pulse:
+    return Pulse(folder, title="ppo on X", of=1000, every=every)
+
+
+def test_it_beats_while_the_driver_is_busy(folder: Path) -> None:
+    with pulse(folder, every=0.02) as beating:
+        assert found(folder).phase == "starting"
+        beating.follow(Quiet())
+        beating.moved(128, 50.0)
+        deadline, first = time.monotonic() + 30, found(folder).written
+        while found(folder).phase == "starting" or found(folder).written == first:
+            assert time.monotonic() < deadline
+        now = found(folder)
+        assert (now.phase, now.steps, now.rate) == ("training", 128, 50.0) and not now.over
+        assert [process.name for process in now.processes] == ["driver", "actor-0"]
+    assert found(folder).phase == "finished"
+
+
+def test_a_stop_is_no_failure(folder: Path) -> None:
+    with pulse(folder) as beating:
+        beating.phase("stopped", "by SIGTERM")
+    assert (found(folder).phase, found(folder).why) == ("stopped", "by SIGTERM")
+    with pytest.raises(KeyboardInterrupt), pulse(folder):
+        raise KeyboardInterrupt
+    assert (found(folder).phase, found(folder).why) == ("stopped", "interrupted")
+    assert not list((folder / "logs").iterdir())
+
+
+def test_an_error_names_its_process_and_its_last_words(folder: Path) -> None:
+    (folder / "logs" / "actor-0.log").write_text("segmentation fault\n")
+    with pytest.raises(LookupError) as raised, pulse(folder) as beating:
+        beating.follow(Quiet("actor-0"))
+        raise LookupError("not in\nthe book")
+    first, *rest = (folder / "logs" / "error.txt").read_text().splitlines()
+    assert first.endswith(" actor-0: LookupError: not in the book")
+    assert rest == ["last words of actor-0:", "  segmentation fault", "traceback: logs/failure.log"]
+    assert "Traceback" in (folder / "logs" / "failure.log").read_text()
+    assert raised.value.__notes__ == [f"traceback: {folder / 'logs' / 'failure.log'}"]
+    assert [process.state for process in found(folder).processes] == ["runs", "failed"], "nobody else failed"
+    with pulse(folder):
+        assert not (folder / "logs" / "error.txt").exists(), "the run goes on"
+
+
+def test_a_disk_without_room_does_not_hide_the_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Condition, folder: Path) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(LookupError), pulse(folder):
+        monkeypatch.setattr(Condition, "write", full)
+        raise LookupError("this one")
+    assert json.loads((folder / "processes.json").read_text())["phase"] == "starting"
