@@ -14,9 +14,10 @@ from cluster.evaluation import describe_evaluation, evaluate
 from cluster.events import Events
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.film import FILM, check_film, film
+from cluster.lock import holding
 from cluster.mistakes import MISTAKES
 from cluster.pages import described, session_start
-from cluster.parsing import parameters, parse, recorded
+from cluster.parsing import parsed, recorded
 from cluster.recipe import describe_recipes
 from cluster.run import RunOptions, train
 from cluster.run_folder import FolderTaken, RunFolder, default_name
@@ -30,12 +31,13 @@ def command_train(arguments: list[str]) -> int:
         print(describe_recipes())
         return 0 if arguments else 2
     name, *flags = arguments
-    experiment, options = parse(name, flags)
+    experiment, options, parameters = parsed(name, flags)
     spaces = checked_spaces(experiment)
     if options.film:
         check_film(experiment)
     folder = _new_folder(name, experiment, options)
-    folder.save_experiment(_description(name, flags, experiment) | {"policy": policy_values(experiment, spaces)})
+    told = {"parameters": parameters, "policy": policy_values(experiment, spaces)}
+    folder.save_experiment(_description(name, flags, experiment) | told)
     _introduce(folder)
     return _train(experiment, spaces, folder, options, name, resume=False)
 
@@ -45,6 +47,8 @@ def command_resume(arguments: list[str]) -> int:
     folder = RunFolder.open(tyro.cli(_run_argument, args=arguments, prog="contrail resume"))
     recipe, experiment, options = recorded(folder)
     folder.latest()
+    if options.film:
+        check_film(experiment)
     return _train(experiment, checked_spaces(experiment), folder, options, recipe, resume=True)
 
 
@@ -60,12 +64,20 @@ def command_evaluate(arguments: list[str]) -> int:
     values = evaluate(experiment, folder, episodes=options.episodes, seed=options.seed, greedy=greedy)
     print(describe_evaluation(values, experiment, greedy=greedy))
     if options.film:
-        shown = film(experiment, folder, seed=options.seed, greedy=greedy)
-        events = Events(folder.path)
-        events.summary(int(folder.latest().name), [shown])
-        events.close()
-        print(f"filmed an episode: {folder.path / FILM}, and {shown.tag} among TensorBoard's images")
+        print(_filmed(experiment, folder, seed=options.seed, greedy=greedy))
     return 0
+
+
+def _filmed(experiment: Experiment, folder: RunFolder, *, seed: int, greedy: bool) -> str:
+    """Film an episode; what there is to say of it."""
+    shown, step = film(experiment, folder, seed=seed, greedy=greedy), int(folder.latest().name)
+    with holding(folder.path) as alone:
+        if not alone:  # TensorBoard reads the newest events file only: the run's own numbers would stop there
+            return f"filmed an episode: {folder.path / FILM}; not for TensorBoard, since the run is being trained"
+        events = Events(folder.path)
+        events.summary(step, [shown])
+        events.close()
+    return f"filmed an episode: {folder.path / FILM}, and {shown.tag} among TensorBoard's images"
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,6 @@ def _description(recipe: str, flags: list[str], experiment: Experiment) -> dict[
     return {
         "recipe": f"{source.resolve()}:{recipe.partition(':')[2]}" if source.suffix == ".py" else recipe,
         "arguments": flags,
-        "parameters": parameters(recipe, flags, experiment),
         "experiment": repr(experiment),
         "seeds": {f"actor-{index}": experiment.seeds(index) for index in range(experiment.topology.actors)},
     }

@@ -1,6 +1,7 @@
 """Reading `metrics.jsonl` while another process writes it."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ class NewRows:
         except FileNotFoundError:
             return
         with file:
-            inode = self._path.stat().st_ino
-            if inode != self._inode or self._path.stat().st_size < self._read:
-                self._inode, self._read = inode, 0
+            now = os.fstat(file.fileno())  # not the path's: another file may have taken it since
+            if now.st_ino != self._inode or now.st_size < self._read:
+                self._inode, self._read = now.st_ino, 0
             file.seek(self._read)
             for line in file:
                 if not line.endswith(b"\n"):  # still being written

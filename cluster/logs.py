@@ -1,11 +1,14 @@
 """What a run's processes print: a file each."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 TAIL = 8192
 """Bytes at the end of a log in which last words are looked for."""
+COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Gymnasium's warnings are yellow: cut off in a table, all that follows would be."""
 
 
 def log_to(path: Path) -> None:
@@ -26,5 +29,5 @@ def last_words(path: Path, lines: int = 1) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    said = [line.rstrip() for line in text.splitlines() if line.strip()]
+    said = [line.rstrip() for line in COLOUR.sub("", text).splitlines() if line.strip()]
     return said[-lines:]

@@ -15,12 +15,31 @@ from cluster.run import RunOptions
 from cluster.run_folder import RunFolder, RunFolderError
 from cluster.topology import Topology
 
+Parameters = dict[str, bool | int | float | str]
+
 
 def parse(recipe: str, flags: list[str]) -> tuple[Experiment, RunOptions]:
     """The experiment and the run's options that a recipe and its flags give; exits with code 2 on a bad flag."""
-    command = with_options(find_recipe(recipe), recipe)
-    experiment, options = tyro.cli(command, args=flags, prog=f"contrail train {recipe}")
-    return experiment.checked(), options
+    experiment, options, _ = parsed(recipe, flags)
+    return experiment, options
+
+
+def parsed(recipe: str, flags: list[str]) -> tuple[Experiment, RunOptions, Parameters]:
+    """As `parse`, and all arguments that the recipe was called with, by name, defaults among them.
+
+    Those of a topology are as resolved.
+    """
+    found, given = find_recipe(recipe), dict[str, Any]()
+
+    @wraps(found)
+    def noted(**arguments: Any) -> Any:  # `called` looks whether it is an experiment
+        given.update(arguments)
+        return found(**arguments)
+
+    experiment, options = tyro.cli(with_options(noted, recipe), args=flags, prog=f"contrail train {recipe}")
+    experiment = experiment.checked()
+    given |= {name: experiment.topology for name, value in given.items() if isinstance(value, Topology)}
+    return experiment, options, {"recipe": recipe, **dict(_flat(given))}
 
 
 def recorded(folder: RunFolder) -> tuple[str, Experiment, RunOptions]:
@@ -73,20 +92,6 @@ def with_options(recipe: Recipe, name: str) -> Callable[..., tuple[Experiment, R
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     command.__doc__ = inspect.getdoc(recipe)
     return command
-
-
-def parameters(recipe: str, flags: list[str], experiment: Experiment) -> dict[str, bool | int | float | str]:
-    """All arguments that a recipe was called with, by name, defaults among them; those of a topology as resolved."""
-    found, given = find_recipe(recipe), dict[str, Any]()
-
-    @wraps(found)
-    def noted(**arguments: Any) -> Experiment:
-        given.update(arguments)
-        return experiment
-
-    tyro.cli(with_options(noted, recipe), args=flags, prog=f"contrail train {recipe}")
-    given |= {name: experiment.topology for name, value in given.items() if isinstance(value, Topology)}
-    return {"recipe": recipe, **dict(_flat(given))}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:

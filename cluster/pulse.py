@@ -76,6 +76,10 @@ class Pulse:
         """The run is in another phase."""
         self._last = replace(self._last, phase=phase, why=why)
 
+    def goes_on(self, steps: int) -> None:
+        """The run has so many env steps from an earlier start."""
+        self._last = replace(self._last, steps=steps)
+
     def moved(self, steps: int, rate: float | None) -> None:
         """A learner step has ended.
 
@@ -91,10 +95,10 @@ class Pulse:
 
     def _write(self) -> None:
         last = self._last
-        driver = of_this_process(rate=last.rate, unit="env steps/s", runs=last.phase != "starting")
-        driver = replace(driver, name=DRIVER, state="failed" if self._culprit == DRIVER else driver.state)
-        processes = [driver, *(self._crew.vitals() if self._crew else ())]
         with suppress(OSError):  # a full disk: the metrics cannot be written either, and that ends the run with a word
+            driver = of_this_process(rate=last.rate, unit="env steps/s", runs=last.phase != "starting")
+            driver = replace(driver, name=DRIVER, state="failed" if self._culprit == DRIVER else driver.state)
+            processes = [driver, *(self._crew.vitals() if self._crew else ())]
             replace(last, written=time.time(), processes=processes).write(self._folder)
 
     def _note_failure(self, error: Exception) -> None:

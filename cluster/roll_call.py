@@ -33,11 +33,12 @@ class RollCall:
     def call(self) -> list[Vitals]:
         """Take the answers that are there, ask again, and tell what is known, in the order of names."""
         with self._lock:
-            for process, name in list(self._names.items()):
+            names = list(self._names.items())  # once: while a run starts, others are added meanwhile
+            for process, name in names:
                 known = self._known.setdefault(name, Vitals(name))
                 if not self._over and known.state in ("starts", "runs"):
                     self._known[name] = self._asked_again(process, known)
-            return [self._known[name] for name in list(self._names.values())]
+            return [self._known[name] for _, name in names]
 
     def note(self, name: str, state: State) -> None:
         """A process ended by itself."""
@@ -59,7 +60,7 @@ class RollCall:
                 known = _heard(ray.get(ready[0]), known)
             except ray.exceptions.ActorUnavailableError:
                 pass  # it is being replaced, or cannot be reached just now
-            except ray.exceptions.RayActorError:
+            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
                 return replace(known, state="died")
         self._asked[process] = process.vitals.remote()
         return known

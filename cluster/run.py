@@ -85,6 +85,7 @@ def train(
     with _stop_requests() as stop, _alone(folder), Pulse(folder.path, title=title, of=experiment.steps) as pulse:
         start = folder.latest() if resume else None
         steps = 0 if start is None else checkpoints.read(start)[1]["steps"]
+        pulse.goes_on(steps)
         wanted = bytes_wanted(experiment, spaces)
         with (
             segments_folder(

@@ -120,7 +120,7 @@ def _verdict(condition: Condition, folder: Path, *, alive: bool) -> str:
     if not alive:
         return (
             f"DIED while {condition.phase}, last heard of {moment(condition.written)}; it left no error: it was "
-            "killed, or its machine went down"
+            "killed, its machine went down, or its disk is full"
         )
     late = time.time() - condition.written > 2 * condition.every
     silence = f"; its driver has written nothing since {moment(condition.written)}" if late else ""
@@ -152,7 +152,7 @@ def _row(condition: Condition, process: Vitals, folder: Path, *, alive: bool) ->
 def _state(condition: Condition, process: Vitals, *, alive: bool) -> str:
     if process.state in ("failed", "died"):
         return process.state
-    if not alive:
+    if not alive or (condition.phase == "evaluating" and process.name != DRIVER):  # the driver plays by itself
         return "died" if process.name == DRIVER and not condition.over else "ended"
     silent = time.time() - process.heard
     return f"{process.state}, silent {clock(silent)}" if process.heard and silent > SILENT else process.state

@@ -170,13 +170,12 @@ class Learner:
                 raise StaleRows(f'table "{name}": a row is {int(lag.max())} versions old, the bound is {table.max_lag}')
             if len(lag):
                 metrics |= {"staleness/mean": float(lag.mean()), "staleness/max": float(lag.max())}
-                self._ages[name] = torch.bincount(lag.long())
+                self._ages[name] = lag
         return metrics
 
     def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Versions behind of the decided rows of this rank's last batch, by "staleness/TABLE": counts and edges."""
-        counts = {name: ages.cpu().numpy() for name, ages in self._ages.items()}
-        return {f"staleness/{name}": (count, np.arange(len(count) + 1) - 0.5) for name, count in counts.items()}
+        return {f"staleness/{name}": _distribution(ages.cpu().numpy()) for name, ages in self._ages.items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a checkpoint must hold: tensors by name, and plain values."""
@@ -211,3 +210,9 @@ class Learner:
         if self.device.type == "cuda" and (random := tensors.get(f"random_cuda/{self.group.rank}")) is not None:
             torch.cuda.set_rng_state(random.cpu(), self.device)
         self.version, self.steps = int(values["version"]), int(values["steps"])
+
+
+def _distribution(ages: np.ndarray, most: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of whole numbers and the edges between them; of more than `most`, several share a count."""
+    low, high = ages.min(), ages.max()
+    return np.histogram(ages, bins=min(most, int(high - low) + 1), range=(low - 0.5, high + 0.5))

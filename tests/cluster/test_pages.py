@@ -14,9 +14,10 @@ from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client
 
 from cluster.charts import CHARTS, layout
+from cluster.lock import holding
 from cluster.metrics import Metrics, read_metrics
 from cluster.pages import described
-from cluster.parsing import parameters, parse
+from cluster.parsing import parsed
 from tests.cluster.commands import SMALL, Contrail
 
 
@@ -127,6 +128,11 @@ def test_an_episode_of_the_evaluation_moves_among_the_images(contrail: Contrail)
         (image,) = board.ask("images", "/images", run="run/events", tag=tag, sample="0")
         answer = board.ask("images", "/individualImage", blob_key=image["query"].partition("=")[2])
         assert answer.data == film and answer.mimetype == "image/gif"
+    before = set((run / "events").iterdir())
+    with holding(run):
+        outcome = contrail("evaluate", run, "--episodes", 1, "--film")
+    assert outcome.code == 0 and "not for TensorBoard, since the run is being trained" in outcome.out
+    assert set((run / "events").iterdir()) == before, "a newer file would end the reading of the run's own"
 
 
 def test_what_cannot_be_filmed_is_refused_before_anything_runs(contrail: Contrail) -> None:
@@ -137,11 +143,21 @@ def test_what_cannot_be_filmed_is_refused_before_anything_runs(contrail: Contrai
 
 def test_parameters_are_all_arguments_with_the_topology_resolved() -> None:
     flags = [*SMALL, "--lr", "0.5"]
-    experiment, _ = parse("ppo", flags)
-    found = parameters("ppo", flags, experiment)
+    *_, found = parsed("ppo", flags)
     assert (found["recipe"], found["lr"], found["envs"], found["kl_target"]) == ("ppo", 0.5, 4, "None")
     assert found["topology.learners"] == 1 and found["topology.local"] is True
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_recipe_file_is_run_once(tmp_path: Path) -> None:
+    source = tmp_path / "counted_recipe.py"
+    source.write_text(
+        "from pathlib import Path\nfrom recipes.ppo import ppo\n\n"
+        f"with Path({str(tmp_path / 'times')!r}).open('a') as file:\n    file.write('x')\n\n\n"
+        "def mine(lr: float = 0.25):\n    return ppo(lr=lr)\n"
+    )
+    *_, found = parsed(f"{source}:mine", [])
+    assert found == {"recipe": f"{source}:mine", "lr": 0.25} and (tmp_path / "times").read_text() == "x"
 
 
 def test_a_description_that_lacks_parts_is_shown_without_them() -> None:

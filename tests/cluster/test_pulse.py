@@ -3,11 +3,13 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.condition import Condition
 from cluster.pulse import Pulse
+from cluster.roll_call import RollCall
 from cluster.vitals import Vitals
 
 
@@ -87,3 +89,27 @@ def test_a_disk_without_room_does_not_hide_the_error(folder: Path, monkeypatch: 
         monkeypatch.setattr(Condition, "write", full)
         raise LookupError("this one")
     assert json.loads((folder / "processes.json").read_text())["phase"] == "starting"
+
+
+def test_a_machine_that_tells_nothing_of_its_processes_does_not_hide_the_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untold(**values: object) -> Vitals:
+        raise OSError("too many open files")
+
+    with pytest.raises(LookupError), pulse(folder):
+        monkeypatch.setattr("cluster.pulse.of_this_process", untold)
+        raise LookupError("this one")
+
+
+def test_a_process_that_is_added_during_a_roll_call_waits_for_the_next() -> None:
+    class Growing(dict[str, str]):
+        def items(self) -> Any:
+            found = list(super().items())
+            self["second"] = "actor-1"
+            return found
+
+    roll = RollCall(Growing(first="actor-0"))
+    roll.end()
+    assert [vitals.name for vitals in roll.call()] == ["actor-0"]
+    assert [vitals.name for vitals in roll.call()] == ["actor-0", "actor-1"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -92,6 +93,13 @@ def test_processes_and_a_driver_that_are_silent_are_told(run: Path, contrail: Co
     assert "its driver has written nothing since 1:40 ago" in outcome.out and "runs, silent 1:40" in outcome.out
 
 
+def test_only_the_driver_is_left_when_it_evaluates(run: Path, contrail: Contrail) -> None:
+    condition("evaluating", written=time.time() - 100).write(run)
+    with driven(run):
+        driver, actor = contrail("status", run).out.splitlines()[-2:]
+    assert "runs, silent" in driver and actor.split()[:2] == ["actor-0", "ended"]
+
+
 def test_an_end_that_is_written_between_two_looks_is_no_death(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cluster.status import look
 
@@ -127,6 +135,9 @@ def test_a_finished_run_says_so_and_the_watch_ends_with_it(contrail: Contrail) -
     assert watched.code == 0 and title == f"ppo on CartPole-v1, in {run}"
     assert numbers.startswith(f"env steps {found.steps} of 300 (100%)  env steps/s ") and "value loss" in numbers
     assert verdict.startswith("finished ") and progress.startswith("env steps ")
+    assert contrail("resume", run).code == 0
+    again = Condition.read(run)
+    assert again is not None and again.phase == "finished" and again.steps == found.steps and not again.moved
 
 
 def test_the_first_error_is_kept_and_told_until_the_run_goes_on(contrail: Contrail) -> None:
@@ -176,9 +187,25 @@ def test_new_rows_come_once_and_whole_and_anew_after_a_resumption(tmp_path: Path
     assert list(rows.read()) == [{"step": 1}]
 
 
+def test_rows_that_are_replaced_while_they_are_read_are_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "metrics.jsonl", tmp_path / "other"
+    path.write_text('{"step": 1}\n')
+    other.write_text('{"step": 1, "a/b": 3.0}\n')
+
+    def replaced(name: Path, mode: str) -> BinaryIO:
+        file = name.open("rb")
+        if other.exists():
+            other.replace(path)
+        return file
+
+    monkeypatch.setattr("cluster.following.open", replaced, raising=False)
+    rows = NewRows(tmp_path)
+    assert list(rows.read()) == [{"step": 1}] and list(rows.read()) == [{"step": 1, "a/b": 3.0}]
+
+
 def test_last_words(tmp_path: Path) -> None:
     assert last_words(tmp_path / "none") == []
-    (tmp_path / "log").write_bytes(b"x" * 10_000 + b"\none\n\xff two \n\n")
+    (tmp_path / "log").write_bytes(b"x" * 10_000 + b"\none\n\xff \x1b[33mtwo \x1b[0m\n\n")
     assert last_words(tmp_path / "log") == ["\ufffd two"]
     assert last_words(tmp_path / "log", 2) == ["one", "\ufffd two"]
 

@@ -50,6 +50,15 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
     return [name for name in a if not torch.equal(a[name], b[name])]
 
 
+@pytest.mark.parametrize("versions", [[500.0], [500.0, 1_000_000.0]], ids=["newer", "far apart"])
+def test_rows_of_another_run_may_be_of_any_version(versions: list[float]) -> None:
+    learner, rows = vector_learner(), torch.tensor([versions])
+    learner._staleness({"fresh": {"policy_version": rows.long(), "mask": torch.ones_like(rows)}})
+    counts, edges = learner.histograms()["staleness/fresh"]
+    assert counts.sum() == len(versions) and len(counts) <= 64 and len(edges) == len(counts) + 1
+    assert edges[0] <= -max(versions) and edges[-1] >= -min(versions)
+
+
 @pytest.mark.parametrize(
     "make",
     [vector_learner, lambda: image_learner("fp32"), lambda: image_learner("bf16")],
