@@ -106,7 +106,9 @@ def algorithm(run: dict, envs: VecEnv) -> BaseAlgorithm:
     }
     batch = {"batch_size": run["envs"] * run["rows"] // run["minibatches"]}
     if run["method"] == "trpo":
-        own = {"n_critic_updates": run["epochs"], "target_kl": run["kl"], "cg_max_steps": 10}
+        # Its KL of Gaussians is a mean over the action's numbers, where the bound is on their sum.
+        target = run["kl"] / int(np.prod(envs.action_space.shape))
+        own = {"n_critic_updates": run["epochs"], "target_kl": target, "cg_max_steps": 10}
         return TRPO(policy, envs, **shared, **batch, **own)
     if run["method"] == "a2c":
         own = {"use_rms_prop": False, "normalize_advantage": True, "ent_coef": run["entropy"]}
