@@ -59,7 +59,10 @@ def test_a_run_leaves_everything_in_its_folder(contrail: Contrail) -> None:
         ("Raise", "actor-1: environment 0 of 2 raised ValueError: the cart fell off at step 40; last action "),
         ("Nan", "actor-1: environment 0 of 2 returned observation [ 0. nan  0.] at step "),
         ("Reward", "actor-1: environment 0 of 2 returned reward inf at step "),
-        ("Shape", "actor-1: environment 0 of 2 returned observation of shape (2,) at step 40; last action "),
+        (
+            "Shape",
+            "actor-1: environment 0 of 2 returned observation of shape (2,), where its space says (3,), at step 40; ",
+        ),
     ],
 )
 def test_an_environment_that_fails_is_named_and_what_was_learned_is_kept(

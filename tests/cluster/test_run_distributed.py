@@ -168,7 +168,12 @@ def test_a_recipe_file_brings_its_own_objective_environment_and_modules(
     assert "\x1b" not in outcome.out and "greedy evaluation: mean return " in outcome.out
     run = tmp_path / "runs" / "run"
     assert all(row["mine/value_size"] > 0 for row in read_metrics(run) if "train/value_loss" in row)
-    assert {path.name for path in (run / "logs").iterdir()} == {"actor-0.log", "actor-1.log", "learner-0.log"}
+    assert {path.name for path in (run / "logs").iterdir()} == {
+        "actor-0.log",
+        "actor-1.log",
+        "learner-0.log",
+        "shard-0.log",
+    }
     outcome = contrail("evaluate", run, "--episodes", 2)
     assert outcome.code == 0
     assert json.loads((run / "evaluation.json").read_text())["episodes"] == 2
