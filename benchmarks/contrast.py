@@ -16,7 +16,7 @@ steps. The seeds were fixed before the first run. Each run is one process withou
 fill the cores. A run leaves one JSON line, and a run whose line is there is not repeated.
 """
 
-import json
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ import tyro
 from actors.environments import Environment
 from benchmarks.contrast_arms import ARMS, SHIFT, TABLE, TASKS, TRUST, TUNING, TaskName, curl
 from benchmarks.contrast_table import draw, markdown, measured
+from benchmarks.lines import finished, leave
 from benchmarks.timed import CONTRAIL, timed
 from cluster.experiment import Experiment, Topology
 from learners.augment import RandomShift
@@ -169,10 +170,10 @@ def main(
         plot: PNG to write; none: only the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = finished(folder)
+    done = finished(folder, Run)
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(lambda run: execute(run, folder), [run for run in TABLES[table] if train and run not in done]))
-    done = finished(folder)
+    done = finished(folder, Run)
     results = [done[run] for run in TABLES[table] if run in done]
     titles = {name: arm.title for name, arm in ARMS.items()}
     print(markdown(results, titles))
@@ -183,18 +184,11 @@ def main(
 
 def execute(run: Run, folder: Path) -> None:
     """Train and evaluate; leaves the run's line in `results.jsonl`."""
+    shutil.rmtree(folder / run.name, ignore_errors=True)  # of a run that did not come to its end
     place = ["--run.folder", str(folder.resolve()), "--run.name", run.name, "--run.rows", "none"]
     done = timed([*CONTRAIL, "train", f"{__file__}:control", *run.flags(), *place])
     result = vars(run) | measured(folder / run.name) | {"wall_seconds": done.wall, "cpu_seconds": done.cpu}
-    with (folder / "results.jsonl").open("a") as lines:
-        lines.write(json.dumps(result) + "\n")
-
-
-def finished(folder: Path) -> dict[Run, dict]:
-    """The lines of all runs that came to their end."""
-    path = folder / "results.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return {Run(*(line[name] for name in Run.__dataclass_fields__)): line for line in lines}
+    leave(folder, result)
 
 
 if __name__ == "__main__":

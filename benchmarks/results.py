@@ -26,6 +26,7 @@ from typing import Literal, get_args
 import numpy as np
 import tyro
 
+from benchmarks.lines import finished, leave
 from benchmarks.results_table import markdown, speeds
 from benchmarks.settings import METHODS, TASKS, Method, Name, Task
 from benchmarks.throughput import prepare_peer
@@ -101,11 +102,11 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if train:
         peer = prepare_peer(peers_folder.resolve(), "sb3-methods", PEER_PACKAGES)
-        done = finished(folder)
+        done = finished(folder, Run)
         missing = [run for run in wanted if run not in done]
         with ThreadPoolExecutor(parallel) as pool:
             list(pool.map(lambda run: execute(run, folder, peer), missing))
-    done = finished(folder)
+    done = finished(folder, Run)
     results = [done[run] for run in wanted if run in done]
     print(f"{markdown(results)}\n\n{speeds(results)}")
 
@@ -113,8 +114,7 @@ def main(
 def execute(run: Run, folder: Path, peer: Path) -> None:
     """Train and evaluate; leaves the run's line."""
     result = asdict(run) | (contrail(run, folder) if run.system == "contrail" else sb3(run, peer))
-    with (folder / "results.jsonl").open("a") as lines:
-        lines.write(json.dumps(result) + "\n")
+    leave(folder, result)
     print(f"{run.name}: {result['evaluation']:.1f}, {result['cpu_seconds']:.0f} s", file=sys.stderr, flush=True)
 
 
@@ -156,13 +156,6 @@ def told(run: Run) -> dict[str, object]:
     task = TASKS[run.task]
     about = {"network": task.network, "episodes": task.episodes, "sampled": task.sampled, "kwargs": dict(task.kwargs)}
     return asdict(task.settings[run.method]) | {"method": run.method, "seed": run.seed, "environment": task.id} | about
-
-
-def finished(folder: Path) -> dict[Run, dict]:
-    """The lines of all runs that came to their end."""
-    path = folder / "results.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return {Run(*(line[name] for name in Run.__dataclass_fields__)): line for line in lines}
 
 
 if __name__ == "__main__":

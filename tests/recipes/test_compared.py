@@ -9,7 +9,8 @@ import pytest
 
 from actors.environments import Environment
 from benchmarks.compared import compared
-from benchmarks.results import Run, finished, has_peer, runs_of, told
+from benchmarks.lines import finished
+from benchmarks.results import Run, has_peer, runs_of, told
 from benchmarks.results_table import markdown, speeds
 from benchmarks.settings import METHODS, TASKS
 from learners.trust_region import TrustRegion
@@ -64,7 +65,7 @@ def test_lines_become_a_table_with_both_systems(tmp_path: Path) -> None:
         for system, cpu in (("contrail", 8.0), ("sb3", 16.0))
     ]
     (tmp_path / "results.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    done = finished(tmp_path)
+    done = finished(tmp_path, Run)
     assert set(done) == {run for run in runs_of(["cartpole"], (1, 2, 3)) if run.method == "trpo"}
     table = markdown(list(done.values()))
     assert "| TRPO | Contrail | 402.000 +- 2.484 | 401, 402, 403 | 300.000 +- 0.000 | 100,096 | 8 | 9 |" in table

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from actors.environments import Environment
-from benchmarks.contrast import COMPARED, TABLES, control, finished
+from benchmarks.contrast import COMPARED, TABLES, Run, control
 from benchmarks.contrast_arms import ARMS, TABLE, TASKS
 from benchmarks.contrast_table import interval, markdown
+from benchmarks.lines import finished
 
 HOUSE = Path(__file__).resolve().parents[2]
 
@@ -50,7 +51,7 @@ def test_a_task_is_what_its_environment_is_if_nothing_is_said(task: str) -> None
 
 
 def test_a_line_is_the_result_of_a_run_of_its_table() -> None:
-    done = finished(HOUSE / "docs/results/contrast")
+    done = finished(HOUSE / "docs/results/contrast", Run)
     tables = {run for runs in TABLES.values() for run in runs}
     assert len(tables & set(done)) > 50
     assert {run.task for run in done} <= set(TASKS)
