@@ -11,10 +11,9 @@ import torch
 import tyro
 
 from cluster.evaluation import describe_evaluation, evaluate
-from cluster.events import Events
+from cluster.events import Events, added
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.film import FILM, check_film, film
-from cluster.lock import holding
 from cluster.mistakes import MISTAKES
 from cluster.pages import described, session_start
 from cluster.parsing import parsed, recorded
@@ -71,12 +70,10 @@ def command_evaluate(arguments: list[str]) -> int:
 def _filmed(experiment: Experiment, folder: RunFolder, *, seed: int, greedy: bool) -> str:
     """Film an episode; what there is to say of it."""
     shown, step = film(experiment, folder, seed=seed, greedy=greedy), int(folder.latest().name)
-    with holding(folder.path) as alone:
-        if not alone:  # TensorBoard reads the newest events file only: the run's own numbers would stop there
+    with added(folder.path) as events:
+        if events is None:
             return f"filmed an episode: {folder.path / FILM}; not for TensorBoard, since the run is being trained"
-        events = Events(folder.path)
         events.summary(step, [shown])
-        events.close()
     return f"filmed an episode: {folder.path / FILM}, and {shown.tag} among TensorBoard's images"
 
 

@@ -19,6 +19,8 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from cluster.lock import holding
+
 
 class Events:
     """One event file of a run; every write is flushed.
@@ -92,3 +94,18 @@ def _histogram(counts: np.ndarray, edges: np.ndarray) -> HistogramProto:
         bucket_limit=edges[1:].tolist(),
         bucket=counts.astype(float).tolist(),
     )
+
+
+@contextmanager
+def added(folder: Path) -> Iterator[Events | None]:
+    """A file of events beside a run's own; None while the run is being trained.
+
+    TensorBoard reads the newest file of a folder only, so the curves of the run would stop where this one begins.
+    """
+    with holding(folder) as alone:
+        events = Events(folder) if alone else None
+        try:
+            yield events
+        finally:
+            if events is not None:
+                events.close()

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from cluster.events import Events
+from cluster.events import added
 from cluster.experiment import Experiment
 from cluster.histograms import Histograms, merged
 from cluster.metrics import read_metrics
@@ -42,13 +42,14 @@ class Inspection:
         return Group(_table_grid(self.tables), _store_grid(self.store), *_bars(self.histograms))
 
     def write(self, folder: RunFolder) -> None:
-        """Leave the same in the run's TensorBoard pages, under `inspect/`."""
-        events = Events(folder.path)
-        events.histograms(self.step, {f"inspect/{name}": histogram for name, histogram in self.histograms.items()})
+        """Leave the same in the run's TensorBoard pages, under `inspect/`, unless the run is being trained."""
         numbers = {f"{table}/{name}": value for table, values in self.tables.items() for name, value in values.items()}
-        events.scalars(self.step, {f"inspect/{name}": value for name, value in {**numbers, **self.store}.items()})
-        events.text("inspect", _markdown(self), step=self.step)
-        events.close()
+        with added(folder.path) as events:
+            if events is None:
+                return
+            events.histograms(self.step, {f"inspect/{name}": histogram for name, histogram in self.histograms.items()})
+            events.scalars(self.step, {f"inspect/{name}": value for name, value in {**numbers, **self.store}.items()})
+            events.text("inspect", _markdown(self), step=self.step)
 
 
 def inspect(folder: RunFolder, experiment: Experiment) -> Inspection:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from actors.environments import Environment, EnvironmentFailed
 from cluster.evaluation import digits
-from cluster.events import Events
+from cluster.events import added
 from cluster.experiment import Experiment, Spaces, at_least
 from cluster.parsing import recorded
 from cluster.play import rendered
@@ -209,9 +209,11 @@ def _save(folder: RunFolder, steps: int, found: Found, options: Probing) -> None
         for measure, values in found.health.items()
         for name, value in values.items()
     }
-    events = Events(folder.path)
-    events.scalars(steps, scalars)
-    events.close()
+    with added(folder.path) as events:
+        if events is None:
+            print("the numbers are in probe.json alone; not for TensorBoard, since the run is being trained")
+        else:
+            events.scalars(steps, scalars)
 
 
 def _project(

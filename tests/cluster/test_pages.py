@@ -135,6 +135,20 @@ def test_an_episode_of_the_evaluation_moves_among_the_images(contrail: Contrail)
     assert set((run / "events").iterdir()) == before, "a newer file would end the reading of the run's own"
 
 
+def test_a_look_at_a_run_that_is_being_trained_does_not_end_its_curves(contrail: Contrail) -> None:
+    """TensorBoard reads the newest file of a folder only."""
+    assert contrail.train("ppo", "--steps", 64).code == 0
+    run = contrail.runs / "run"
+    before = set((run / "events").iterdir())
+    with holding(run):
+        assert contrail("inspect", run).code == 0
+        outcome = contrail("probe", run, "--steps", 100, "--no-projector")
+    assert outcome.code == 0 and "the numbers are in probe.json alone" in outcome.out
+    assert set((run / "events").iterdir()) == before
+    assert contrail("inspect", run).code == 0
+    assert len(set((run / "events").iterdir())) == len(before) + 1
+
+
 def test_what_cannot_be_filmed_is_refused_before_anything_runs(contrail: Contrail) -> None:
     outcome = contrail.train("ppo", "--env", "tests.cluster.faulty:Faulty-v0", "--run.film")
     assert outcome.code == 2 and "cannot be shown: it does not render, nor observe images" in outcome.sentence
