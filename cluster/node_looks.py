@@ -15,8 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.embedded import start_ray
 from cluster.experiment import ExperimentError
 from cluster.findings import Finding, error, ok, warning
-from cluster.machine import Machine, resolved
-from cluster.machines import Look, compare
+from cluster.machine_comparison import Look, compare
+from cluster.machine_facts import Machine, resolved
 from cluster.ray_commands import EVERYWHERE
 
 MEGABYTES = 64

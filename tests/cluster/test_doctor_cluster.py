@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import run
-from cluster.machine import GIB, Machine, resolved
-from cluster.machines import Look, compare
+from cluster.machine_comparison import Look, compare
+from cluster.machine_facts import GIB, Machine, resolved
 
 A = Machine(
     "a",

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cluster.findings import Finding, error, ok, warning
-from cluster.machine import GIB, Machine
+from cluster.machine_facts import GIB, Machine
 
 LEAST_SHARED_MEMORY = 1.0
 """GiB of /dev/shm below which Ray's objects and a run's live rows hardly fit."""
