@@ -5,7 +5,7 @@ import os
 import pickle
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from replay.remote import Receiver, Trajectory
 from replay.sampler import Arrays, Gatherer
 from replay.schema import Schema
 from replay.shard import CommitLost
-from replay.table import Table, watched
+from replay.table import Table
 
 Priority = tuple[str, np.ndarray, np.ndarray]
 """A table, ids of its windows, and their new priorities."""
@@ -62,7 +62,7 @@ class ShardProcess:
         if log is not None:
             log_to(log)
         self._shard, self._recorder = open_shard(tables, places, shards=shards, index=index, seed=seed)
-        self._receiver = Receiver(schema, places.live, self._shard.commit, watched(tables))
+        self._receiver = Receiver(schema, places.live, self._shard)
         self._gatherer = Gatherer(schema, tables, self._shard, shards=shards)
         self._changed = asyncio.Condition()
         self._stopped = False
@@ -137,6 +137,12 @@ class ShardProcess:
         """Change a table's limits; those who wait for them look again."""
         self._shard.limit(table, limits)
         await self._tell()
+
+    async def fence(self, streams: Sequence[int], writer: str) -> int:
+        """Give a dead actor's streams to another, see `Shard.fence`; a commit of its that failed is forgotten."""
+        commits, self._failure = self._shard.fence(streams, writer), None
+        await self._tell()
+        return commits
 
     async def forget(self, before: int) -> None:
         """Nobody will go back to before so many draws."""
@@ -229,9 +235,8 @@ class RayShard:
         process: handle of a `ShardProcess`.
         name: for messages.
         patience: seconds that a draw or a commit may wait.
-        ahead: commits that may be under way, and draws of a call. The next are asked for as soon as the last have come,
-            so up to twice as many are before their turn: they know nothing of the priorities that are sent meanwhile.
-            0 where actors and learners take turns.
+        ahead: commits that may be under way, and draws of a call; 0 where actors and learners take turns. The next are
+            asked for when the last have come: up to twice as many know nothing of priorities that are sent meanwhile.
     """
 
     def __init__(self, process: Any, name: str, *, patience: float = 600.0, ahead: int = 0) -> None:
@@ -247,10 +252,7 @@ class RayShard:
         return node == ray.get_runtime_context().get_node_id()
 
     def commit(self, commit: Commit) -> None:
-        """Hand over committed rows; returns when there is room for more.
-
-        What went wrong with one that was under way is raised by a later one.
-        """
+        """Hand over committed rows; returns when there is room, and raises what went wrong with earlier ones."""
         self._committing.append(self._process.commit.remote(commit))
         while len(self._committing) > self._ahead:
             self._wait_for_room(self._committing.popleft())
@@ -265,8 +267,7 @@ class RayShard:
             self._drawn = {}
             asked = self._asked if self._asked and self._asked[0] == step else self._ask(step, rank, ranks, step)
             self._asked = None
-            draws = self._wait_for_rows(asked[1], step)
-            self._drawn = dict(enumerate(pickle.loads(draws), start=step))
+            self._drawn = dict(enumerate(pickle.loads(self._wait_for_rows(asked[1], step)), start=step))
         if self._ahead and not self._asked:
             self._asked = self._ask(max(self._drawn) + 1, rank, ranks, step)
         return self._drawn.pop(step)
@@ -289,8 +290,7 @@ class RayShard:
         return pickle.dumps(taken, protocol=5) if taken else b""
 
     def _wait_for_room(self, reference: Any) -> None:
-        otherwise = f"but {self._name} had no room for more rows: no learner draws"
-        fetch(reference, seconds=self._patience, otherwise=otherwise)
+        fetch(reference, seconds=self._patience, otherwise=f"but {self._name} had no room for rows: no learner draws")
 
     def _wait_for_rows(self, reference: Any, step: int) -> Any:
         try:

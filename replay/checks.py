@@ -1,12 +1,10 @@
 """Checks: what a shard refuses, in the words that it uses."""
 
-import errno
 from collections.abc import Mapping
 
 import numpy as np
 
 from replay.messages import Commit
-from replay.segment import StoreFull
 from replay.sources import Ledger
 from replay.table import Table, TableError, watched
 
@@ -36,22 +34,6 @@ def check_watched(tables: Mapping[str, Table], commit: Commit) -> None:
     if missing := [column for column in watched(tables) if column not in commit.changes]:
         text = f'{commit.writer} does not watch column "{missing[0]}", which windows stay within'
         raise TableError(f"{text}: make the writer with watch=watched(tables)")
-
-
-def check_room(taken: int, most: int, missing: str) -> None:
-    """Refuse to go on when there is too little room for what a draw still waits for.
-
-    Args:
-        taken: bytes that live segments take.
-        most: bytes that they may take.
-        missing: what a draw waits for; "": nothing.
-
-    Raises:
-        StoreFull: it does wait, and nothing more can go.
-    """
-    if missing:
-        text = f"live segments take {taken:,} bytes of {most:,} allowed, and a draw still waits: {missing}; "
-        raise StoreFull(errno.ENOSPC, text + "lower the tables' windows or batch, or allow more")
 
 
 def check_continues(ledger: Ledger, commit: Commit) -> None:

@@ -159,7 +159,7 @@ class Holding:
         if self._even is None:
             return self._select.choose(self.share, rng, distinct=self.table.read_limit > 0)
         slots, probabilities = self._select.choose(self.held, rng, distinct=True)
-        kept = self._even.first(self._columns[slots, _SOURCE], self.share)
+        kept = self._even.first(self._sources.facts[self._columns[slots, _SOURCE], 0], self.share)
         return slots[kept], probabilities[kept]
 
     def leave(self, chosen: Chosen) -> None:
@@ -288,7 +288,7 @@ class Holding:
     def _refer(self, windows: Windows, change: int) -> None:
         refer(self._sources, self.table, windows, change)
         if self._even is not None:
-            self._even.count(windows.sources, change)
+            self._even.count(self._sources.facts[windows.sources, 0], change)
 
 
 def _windows_of(columns: np.ndarray) -> Windows:

@@ -13,7 +13,7 @@ from typing import Any
 
 from replay.segment import FULL, StoreFull
 
-HEAD = b"contrail journal 2\n"
+HEAD = b"contrail journal 3\n"
 _FRAME = struct.Struct("<QII")  # length of the record, its checksum, and that of these two
 _NAME = re.compile(r"(?P<name>.+)-(?P<number>\d{6})\.journal")
 

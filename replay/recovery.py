@@ -160,7 +160,7 @@ def _deal(formers: Sequence[Shard], fresh: Sequence[Shard]) -> None:
     ledgers = [(place, ledger) for place, former in enumerate(formers) for ledger in former.segments.ledgers.values()]
     for number, (place, ledger) in enumerate(sorted(ledgers, key=lambda pair: pair[1].name)):
         target = number % len(fresh)
-        adopted = fresh[target].adopt(ledger)
+        adopted = _adopted(fresh[target], ledger)
         for name, (_, columns, priorities) in held[place].items():
             mine = np.isin(columns[:, 0], ledger.births)
             moved = columns[mine]
@@ -170,6 +170,13 @@ def _deal(formers: Sequence[Shard], fresh: Sequence[Shard]) -> None:
         if name in fresh[target].holdings:
             columns, priorities = (np.concatenate(each) for each in zip(*found, strict=True))
             fresh[target].holdings[name].insert(columns, priorities)
+
+
+def _adopted(shard: Shard, former: Ledger) -> Ledger:
+    """Another shard's writer, who is dead, as this one's; its windows are inserted next."""
+    ledger = shard.segments.adopt(former)
+    shard.streams.adopt(ledger)
+    return ledger
 
 
 def _relocate(shard: Shard, locate: Callable[[SegmentInfo], SegmentInfo | None]) -> None:

@@ -2,7 +2,7 @@
 
 Who owns what: the sender owns rows until a commit has returned; the receiver's writers own the segments. What is lost
 when one dies: with the sender, rows after its last commit; with the receiver nothing, since the sender begins again
-under another name and sends its last rows once more.
+under another name, and sends those rows once more that the shard does not know.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,8 @@ import numpy as np
 
 from replay.messages import Commit
 from replay.schema import Schema
-from replay.shard import CommitLost
+from replay.shard import CommitLost, Shard
+from replay.table import watched
 from replay.writer import Writer, check_open
 
 Columns = dict[str, np.ndarray]
@@ -134,43 +135,44 @@ class Receiver:
     Args:
         schema: of the rows.
         folder: of the segments.
-        commit: takes each Commit.
-        watch: as `Writer`.
+        shard: takes the commits, each with the number of its trajectory; it knows which of them came, also when this
+            receiver is younger than they are.
     """
 
-    def __init__(
-        self, schema: Schema, folder: Path | str, commit: Callable[[Commit], object], watch: Sequence[str] = ()
-    ) -> None:
-        self._schema, self._folder, self._commit, self._watch = schema, Path(folder), commit, tuple(watch)
+    def __init__(self, schema: Schema, folder: Path | str, shard: Shard) -> None:
+        self._schema, self._folder, self._shard = schema, Path(folder), shard
         self._writers: dict[str, Writer] = {}
+        self._expected: dict[str, int] = {}  # number of the next trajectory, by sender
         self._appended: dict[str, int] = {}
-        self._committed: dict[str, int] = {}
 
     def receive(self, trajectory: Trajectory) -> None:
-        """Append and commit; one that was received before is ignored.
+        """Append and commit; one that was committed before, or whose sender has been replaced, is ignored.
 
         Raises:
             CommitLost: one before it never came, or its writer is not known any more.
             StoreFull: there is no room for its rows; the sender has to begin again.
         """
         name, sequence = trajectory.writer, trajectory.sequence
-        expected = self._committed.get(name, -1) + 1
-        if sequence < expected:
+        if not self._shard.gate.passes(name, trajectory.streams, sequence):
             return
-        known = name not in self._committed or name in self._writers
-        if sequence > expected or not known:
+        expected, known = self._expected.get(name, 0), name not in self._expected or name in self._writers
+        if sequence != expected or not known:
             raise CommitLost(f"{name}: trajectory {sequence} came, wanted {expected}: begin again under another name")
         writer = self._writers.get(name) or self._welcome(trajectory)
         if self._appended.get(name, -1) < sequence:
             self._append(writer, trajectory)
         writer.commit(trajectory.open_columns, version=trajectory.version)
-        self._committed[name] = sequence
+        self._expected[name] = sequence + 1
 
     def close(self) -> None:
         """Close all writers."""
         for writer in self._writers.values():
             writer.close()
         self._writers = {}
+
+    def _commit(self, commit: Commit) -> None:
+        """Commit under the trajectory's number: the writer counts once more where a commit failed and is repeated."""
+        self._shard.commit(replace(commit, sequence=self._expected[commit.writer]))
 
     def _append(self, writer: Writer, trajectory: Trajectory) -> None:
         try:
@@ -195,7 +197,7 @@ class Receiver:
                 folder=self._folder,
                 rows_per_segment=trajectory.rows_per_segment,
                 commit=self._commit,
-                watch=self._watch,
+                watch=watched(self._shard.tables),
             )
         except FileExistsError as error:  # a receiver before this one knew it
             raise CommitLost(f"{trajectory.writer}: {error}") from error
@@ -204,5 +206,5 @@ class Receiver:
                 former.close()
                 del self._writers[name]
         self._writers[trajectory.writer] = writer
-        self._committed[trajectory.writer] = -1
+        self._expected[trajectory.writer] = 0
         return writer

@@ -76,11 +76,9 @@ class Segments:
             ledger.archiving.clear()  # of the former archive
             for index in [index for index in ledger.segments if index < ledger.sealed]:
                 self._submit(ledger, index)
-        for path in sorted(folder.glob("*.arrow")):
+        for path in sorted(path for path in folder.glob("*.arrow") if path.name not in live):
             writer = _writer_of(path)
             owner = self.ledgers.get(writer)
-            if path.name in live:
-                continue
             if owner is not None and (_index_of(path) < owner.sealed or not owner.owns.any()):
                 self._leave(path, _known(owner))
             elif writer in self._gone:
@@ -110,11 +108,16 @@ class Segments:
         return writer in self._gone
 
     def refuse(self, commit: Commit) -> None:
-        """Remove the segments of a writer that has been replaced."""
-        for path in [Path(segment.path) for segment in commit.segments]:
+        """Remove the segments of a writer that has been replaced, but for those of rows that came in time."""
+        ledger = self.ledgers.get(commit.writer)
+        if ledger is not None and ledger.owns.any():
+            return  # it came twice
+        known = {} if ledger is None else ledger.segments
+        for path in [Path(segment.path) for segment in commit.segments if segment.index not in known]:
             if path.name not in self._leaving:
                 self._remove(path)
-            self._remove_beside(commit.writer, path.parent)
+            if ledger is None:
+                self._remove_beside(commit.writer, path.parent)
 
     def welcome(self, commit: Commit) -> Ledger:
         """Start the ledger of a new writer."""
@@ -158,10 +161,8 @@ class Segments:
         """
         self._sources.freed = False
         for ledger in list(self.ledgers.values()):
-            floor = np.minimum(floors[ledger.place], ledger.end - 1) if ledger.owns.any() else None
-            if floor is not None and not ledger.owns.all():
-                floor = floor[ledger.owns]
-            needed = None if floor is None else int(floor.min()) // ledger.rows_per_segment
+            floor = np.minimum(floors[ledger.place], ledger.end - 1)[ledger.owns]
+            needed = int(floor.min()) // ledger.rows_per_segment if len(floor) else None
             if needed is None:
                 self._seal_rest(ledger)
             for index in [i for i in ledger.segments if needed is None or i < needed]:

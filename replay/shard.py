@@ -6,16 +6,18 @@ actors to commit. One process owns a shard and calls it from one thread.
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from replay.checks import CommitLost, check_batches, check_continues, check_room, check_watched
+from replay.checks import CommitLost, check_batches, check_continues, check_watched
 from replay.draws import Draws, Formed, formed
+from replay.gate import Gate
 from replay.holding import Holding
 from replay.limiter import check_ratio
 from replay.messages import Commit, Draw, NotReady
+from replay.room import check_room, crowded, shrink
 from replay.segments import Archive, Segments
 from replay.sources import Ledger, Sources
 from replay.streams import Streams
@@ -69,6 +71,7 @@ class Shard:
         check_batches(self.tables, shards=shards, ranks=1)
         self.sources = Sources()
         self.segments = Segments(self.sources, archive)
+        self.gate = Gate(self.segments)
         self.holdings = {
             name: Holding(table, self.sources, shards=shards, index=index) for name, table in self.tables.items()
         }
@@ -77,13 +80,13 @@ class Shard:
         self.drawn = 0
         self.streams = Streams(self.tables, self.sources)
         self._draws = Draws()
-        self._counts = {"rows_committed": 0, "commits_repeated": 0, "commits_stale": 0, "rows_dropped": 0}
+        self._counts = {"rows_committed": 0, "rows_dropped": 0}
 
     def commit(self, commit: Commit) -> bool:
         """Take note of new rows; a repeated commit is ignored and counted.
 
-        A writer that is new to the shard takes its streams over: windows that the earlier writer
-        completed stay, its unfinished ones are dropped, and what it still sends is ignored.
+        A writer that is new to the shard takes its streams over, unless a `fence` keeps it out: windows that the
+        earlier writer completed stay, its unfinished ones are dropped, and what it still sends is ignored.
 
         Returns:
             Whether it was new.
@@ -93,14 +96,10 @@ class Shard:
             StoreFull: `max_bytes` do not hold the windows that a draw waits for.
             TableError: windows stay within a column that the writer does not watch.
         """
-        ledger = self.segments.ledgers.get(commit.writer)
-        if ledger is None and self.segments.gone(commit.writer):
-            self._counts["commits_stale"] += 1
+        if not self.gate.passes(commit.writer, commit.streams, commit.sequence):
             self.segments.refuse(commit)
             return False
-        if ledger is not None and commit.sequence <= ledger.sequence:
-            self._counts["commits_repeated"] += 1
-            return False
+        ledger = self.segments.ledgers.get(commit.writer)
         if ledger is None:
             check_watched(self.tables, commit)
         else:
@@ -121,7 +120,7 @@ class Shard:
         holdings = self.holdings.values()
         if any(holding.full() for holding in holdings):
             return False
-        ahead = self._crowded() or any(holding.limiter.ahead() for holding in holdings)
+        ahead = crowded(self.segments, holdings, self.max_bytes) or any(holding.limiter.ahead() for holding in holdings)
         return not ahead or bool(self.missing(self.drawn))
 
     def missing(self, step: int) -> str:
@@ -215,22 +214,40 @@ class Shard:
             self.streams.retire(ledger, np.flatnonzero(ledger.owns))
             self.segments.release(self.streams.floors())
 
+    def fence(self, streams: Sequence[int], writer: str) -> int:
+        """Give streams whose writer died to one other alone: what is still under way from anybody else is ignored.
+
+        Complete windows stay, unfinished ones are dropped. Asking again gives the same answer.
+
+        Args:
+            streams: ids, all that the dead one wrote.
+            writer: name of the one to come, which no writer had before; it may begin again as `writer.1` and so on.
+
+        Returns:
+            How many commits of each stream were taken since this start of the run: where the writer has to go on.
+
+        Raises:
+            ValueError: the streams were not committed equally often; nothing was done.
+        """
+        commits = self.gate.commits(streams, writer)
+        self.record(("fence", [*streams], writer))
+        self.streams.give_up(self.gate.fence(streams, writer))
+        self.segments.release(self.streams.floors())
+        return commits
+
     def statistics(self) -> dict[str, float]:
         """Counts since the start, and what is held now, by name."""
-        numbers = {name: float(count) for name, count in self._counts.items()} | self.segments.statistics()
+        numbers = {n: float(number) for n, number in (self._counts | self.gate.counts).items()}
         for name, holding in self.holdings.items():
             numbers |= {f"{name}/{count}": float(value) for count, value in holding.counts.items()}
             numbers |= {f"{name}/windows": float(holding.held), f"{name}/balance": holding.limiter.balance}
             numbers[f"{name}/rows_dropped"] = float(self.streams.dropped(name))
-        return numbers
+        return numbers | self.segments.statistics()
 
     def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Counts and edges by "table/priority" and "table/age": see `Holding.histograms`."""
-        return {
-            f"{name}/{what}": histogram
-            for name, holding in self.holdings.items()
-            for what, histogram in holding.histograms().items()
-        }
+        found = {name: holding.histograms() for name, holding in self.holdings.items()}
+        return {f"{name}/{what}": histogram for name, each in found.items() for what, histogram in each.items()}
 
     def close(self) -> None:
         """Give every segment that was committed here to the archive, or remove it."""
@@ -253,13 +270,8 @@ class Shard:
                 holding.remove(holding.live()[0])
         self._draws.drop(None, self.sources)
         self.streams.retire_all(self.segments.ledgers)
+        self.gate.begin_anew()
         self.segments.release(self.streams.floors())
-
-    def adopt(self, ledger: Ledger) -> Ledger:
-        """Take over the rows of another shard's writer, who is dead; its windows are inserted next."""
-        adopted = self.segments.adopt(ledger)
-        self.streams.adopt(adopted)
-        return adopted
 
     def _holding(self, table: str) -> Holding:
         if table not in self.holdings:
@@ -267,33 +279,21 @@ class Shard:
         return self.holdings[table]
 
     def _note(self, ledger: Ledger, commit: Commit) -> None:
+        self.gate.note(ledger, commit)
         ledger.sequence = commit.sequence
         rows = self.streams.extend(ledger, commit, lambda name, new: self.holdings[name].add(new, commit.version))
         self._counts["rows_committed"] += rows
         self.segments.note(ledger, commit)
         self.segments.release(self.streams.floors())
-        if self.max_bytes is not None and self.segments.live_bytes > self.max_bytes:
-            self._shrink(self.max_bytes)
+        if self.max_bytes is not None:
+            shrink(self.segments, self.holdings.values(), self.streams, self.max_bytes)
+            if self.segments.live_bytes > self.max_bytes and not self._draws.formed:
+                check_room(self.segments.live_bytes, self.max_bytes, self.missing(self.drawn))
 
     def _release_freed(self) -> None:
         """Release segments, if one can have lost its last reference; where streams moved on, others may go, too."""
         if self.sources.freed:
             self.segments.release(self.streams.floors())
-
-    def _crowded(self) -> bool:
-        """Whether segments take too much, and some of it will go: archived at last, or when windows have been read."""
-        leaving = self.segments.leaving_bytes
-        if self.max_bytes is None or self.segments.live_bytes + leaving <= self.max_bytes:
-            return False
-        return leaving > 0 or any(holding.table.read_limit and holding.held for holding in self.holdings.values())
-
-    def _shrink(self, most: int) -> None:
-        """Let windows leave until the live segments are small enough."""
-        shrinking = [holding for holding in self.holdings.values() if holding.table.removal != "wait"]
-        while self.segments.live_bytes > most and sum(holding.shrink() for holding in shrinking):
-            self.segments.release(self.streams.floors())
-        if self.segments.live_bytes > most and not self._draws.formed:
-            check_room(self.segments.live_bytes, most, self.missing(self.drawn))
 
 
 def _nobody(*told: object) -> None:

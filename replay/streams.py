@@ -1,6 +1,6 @@
 """The streams of a shard: who writes each of them, and where every table's next windows begin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -47,6 +47,12 @@ class Streams:
         for windowing in self._windowings[ledger.place].values():
             windowing.retire(slots)
         ledger.owns[slots] = False
+
+    def give_up(self, streams: Iterable[int]) -> None:
+        """Whoever writes these streams is dead."""
+        for ledger, slot in [self._owners[stream] for stream in streams if stream in self._owners]:
+            if ledger.owns[slot]:
+                self.retire(ledger, np.array([slot]))
 
     def retire_all(self, ledgers: Mapping[str, Ledger]) -> None:
         """All writers are dead."""

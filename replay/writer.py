@@ -149,10 +149,11 @@ class Writer:
         self._sequence += 1
         # First on the record, then in use: what was ever drawn is found again.
         self._ends.write(message.sequence, message.version, ends)
+        # What was sent may have come, whatever is raised now: from here on the shard removes it.
+        self._unannounced -= {segment.index for segment in message.segments}
         self._send(message)
         self._begins = ends - 1
         self._changes = {column: [] for column in self._changes}
-        self._unannounced -= {segment.index for segment in message.segments}
         self._drop_full()
 
     def close(self) -> None:

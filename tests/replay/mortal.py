@@ -127,6 +127,14 @@ class World:
         self.writers[number] = self._writer(number)
         self.writers[number].block(0, 0, version=self.version)
 
+    def fence(self, number: int) -> None:
+        """A writer dies and is replaced; what it sent may still come."""
+        self.births[number] += 1
+        former, self.writers[number] = self.writers[number], self._writer(number)
+        self.heard.append(self.call("fence", former.streams, self.writers[number].name, again=True))
+        for commit in former.sent[-2:]:
+            self.call("commit", commit)
+
     def retire(self, number: int) -> None:
         self.call("retire", self.writers[number].name)
 

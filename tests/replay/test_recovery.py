@@ -28,6 +28,7 @@ ACTIONS = st.one_of(
     st.just(("draw",)),
     st.tuples(st.just("restart"), NUMBERS),
     st.tuples(st.just("retire"), NUMBERS),
+    st.tuples(st.just("fence"), NUMBERS),
     st.tuples(st.just("resend"), NUMBERS),
     st.tuples(st.just("limit"), st.sampled_from(["first", "second"]), LIMITS),
     st.tuples(
@@ -142,6 +143,7 @@ def test_a_change_that_cannot_be_written_down_is_not_made(tmp_path: Path):
         lambda: shard.prioritise("any", items.ids, items.probabilities),
         lambda: shard.limit("any", {"min_items": 5}),
         lambda: shard.retire("a"),
+        lambda: shard.fence([0, 1], "b"),
     ):
         with pytest.raises(OSError, match="No space left"):
             call()
