@@ -10,6 +10,7 @@ import torch
 from actors.actor import Actor, WeightReader
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from learners.group import Group
+from learners.last_versions import LastVersions
 from learners.learner import Learner, WeightPublisher
 from learners.upload import Upload
 from replay.messages import Commit
@@ -97,8 +98,12 @@ def make_learner(
     publish: WeightPublisher,
     device: torch.device,
     failures: Path | None = None,
+    keep: LastVersions | None = None,
 ) -> Learner:
-    """One rank of the learners, its model drawn from the run's seed, its random numbers from the seed and its rank."""
+    """One rank of the learners, its model drawn from the run's seed, its random numbers from the seed and its rank.
+
+    It keeps its last states in `keep`, from which a replacement goes on; None: in nothing.
+    """
     torch.manual_seed(experiment.seed)
     model = spaces.model(experiment, learning=True)
     torch.manual_seed(int(np.random.SeedSequence(experiment.seed, spawn_key=(2, group.rank)).generate_state(1)[0]))
@@ -123,6 +128,7 @@ def make_learner(
         group=group,
         device=device,
         failures=failures,
+        keep=keep,
     )
 
 

@@ -272,10 +272,10 @@ class RayShard:
             self._asked = self._ask(max(self._drawn) + 1, rank, ranks, step)
         return self._drawn.pop(step)
 
-    def _ask(self, first: int, rank: int, ranks: int, done: int) -> tuple[int, Any]:
-        """Ask for draws in a row: the first of them, and the answer to come."""
+    def _ask(self, first: int, rank: int, ranks: int, step: int) -> tuple[int, Any]:
+        """Ask for draws in a row: the first, and the answer to come. Who reads ahead is still at the step before."""
         steps = range(first, first + max(1, self._ahead))
-        return first, self._process.draw.remote(steps, rank, ranks, done, self._taken())
+        return first, self._process.draw.remote(steps, rank, ranks, step - bool(self._ahead), self._taken())
 
     def rows(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Arrays]:
         """The rows themselves, gathered by the shard's process."""

@@ -14,6 +14,7 @@ from learners.burn_in import burnt_in
 from learners.checks import Checks
 from learners.frames import stack_windows
 from learners.group import Group
+from learners.last_versions import LastVersions
 from learners.masks import check_decisions
 from learners.model import Model
 from learners.not_finite import NotFinite, kept
@@ -60,8 +61,8 @@ class Learner:
     """One rank of the learners.
 
     Owns the model and the optimisers' state on its device. Waits for the reader (rows) and for the other ranks; nobody
-    waits for it but the actors, for weights. If it dies, what it learned since the last checkpoint is lost, and the
-    batch in its hands.
+    waits for it but the actors, for weights. If it dies, another one that restores what it kept (`keep`) makes the step
+    under way again, with the same batch; without, what it learned since the last checkpoint is lost.
 
     Attributes:
         version: learner steps made since the run began, over all its resumptions: the version of the weights.
@@ -81,6 +82,7 @@ class Learner:
         group: Group | None = None,
         device: torch.device | str = "cpu",
         failures: Path | None = None,
+        keep: LastVersions | None = None,
     ) -> None:
         self.model = model.to(device)
         self.device = torch.device(device)
@@ -89,12 +91,19 @@ class Learner:
         self.group.broadcast(self.model)
         self.engines = [update.start(self.model, self.group) for update in updates]
         self.checks, self.failures = Checks(updates, self.model, self.tables), failures
+        self.keep = keep
         self.version = 0
         self.steps = 0
         self._ages: dict[str, Tensor] = {}
 
     def announce(self) -> None:
-        """Publish the present weights, so that actors may start; rank 0 only, a no-op elsewhere."""
+        """Keep the present state, then publish its weights, so that actors may start; only rank 0 publishes.
+
+        In this order, and before the next draw is asked for: whatever others have heard of can be restored.
+        """
+        if self.keep is not None:
+            tensors, values = self.state()
+            self.keep.write(tensors, values | {"priorities": self._priorities()})
         if self.group.rank == 0:
             self.publish.publish(self.version, self.model.acting_weights())
 
@@ -102,7 +111,7 @@ class Learner:
         """One learner step: a batch of every table, every update once, a new version.
 
         Returns:
-            Metrics by tag, the same on every rank, with `time/*` seconds of this rank.
+            Metrics by tag, the same on every rank, but `time/*` (seconds) and `checks/state_not_kept` are this rank's.
 
         Raises:
             StaleRows: the batch breaks a table's `max_lag`.
@@ -125,6 +134,8 @@ class Learner:
         trained = [batch["mask"].sum() for name, batch in batches.items() if name in once]
         self.steps += int(self.group.sum(torch.stack(trained).sum()))
         self.announce()
+        if self.keep is not None:
+            metrics["checks/state_not_kept"] = float(self.keep.full)
         metrics |= {"time/learner_wait": ready - started, "time/learner_update": time.perf_counter() - ready}
         return metrics | {"train/version": float(self.version), "facts/weights_crc": float(self.checksum())}
 
@@ -184,6 +195,11 @@ class Learner:
             tensors |= {f"engine/{number}/{name}": tensor for name, tensor in engine.state().items()}
         return tensors | self.random(), {"version": self.version, "steps": self.steps}
 
+    def _priorities(self) -> list[tuple[str, list[int], list[float]]]:
+        """What the last step found: a reader may send it with its next question, which a dead process never asks."""
+        found = [(table, *pair) for engine in self.engines for table, pair in engine.priorities.items()]
+        return [(table, items.tolist(), priorities.tolist()) for table, items, priorities in found]
+
     def random(self) -> dict[str, Tensor]:
         """The state of this rank's random numbers, by names that differ from rank to rank."""
         states = {f"random/{self.group.rank}": torch.get_rng_state()}
@@ -199,7 +215,10 @@ class Learner:
         return total
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Continue from what `state` returned, on this rank's device, with its random numbers if they are there."""
+        """Continue from what `state` returned, on this rank's device, with its random numbers if they are there.
+
+        From what was kept, the last step's priorities are sent again; a shard that has them hears nothing new.
+        """
         model = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
         self.model.load_state_dict(model)
         for number, engine in enumerate(self.engines):
@@ -210,6 +229,8 @@ class Learner:
         if self.device.type == "cuda" and (random := tensors.get(f"random_cuda/{self.group.rank}")) is not None:
             torch.cuda.set_rng_state(random.cpu(), self.device)
         self.version, self.steps = int(values["version"]), int(values["steps"])
+        for table, items, priorities in values.get("priorities", ()):
+            self.read.prioritise(table, np.array(items, np.int64), np.array(priorities, np.float64))
 
 
 def _distribution(ages: np.ndarray, most: int = 64) -> tuple[np.ndarray, np.ndarray]:

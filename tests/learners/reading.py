@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from learners.last_versions import LastVersions
 from learners.learner import Learner
 from learners.model import ActorCritic, Model
 from learners.nets.encoders import Mlp, SmallConv
@@ -74,8 +75,13 @@ def model_of(*objectives: Objective, images: bool, precision: Precision = "fp32"
 
 
 def learner_of(
-    model: Model, *updates: Update, rows: RandomRows, table: Table = TABLE, failures: Path | None = None
+    model: Model,
+    *updates: Update,
+    rows: RandomRows,
+    table: Table = TABLE,
+    failures: Path | None = None,
+    keep: LastVersions | None = None,
 ) -> Learner:
     """On the processor, alone."""
-    tables = {"fresh": table}
-    return Learner(model, updates, tables=tables, read=rows, publish=rows, total_steps=1000, failures=failures)
+    options = {"total_steps": 1000, "failures": failures, "keep": keep}
+    return Learner(model, updates, tables={"fresh": table}, read=rows, publish=rows, **options)
