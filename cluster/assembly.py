@@ -32,6 +32,17 @@ def rows_per_segment(experiment: Experiment, spaces: Spaces) -> int:
     return max(SEGMENT_BLOCKS * experiment.rows, small)
 
 
+def streams_of(experiment: Experiment, index: int) -> range:
+    """The streams that an actor writes."""
+    count = experiment.envs // experiment.topology.actors
+    return range(index * count, (index + 1) * count)
+
+
+def writer_name(index: int, places: Places, life: int) -> str:
+    """Under which an actor writes: no two processes ever share one."""
+    return f"actor-{index}.{places.start}" + (f"-{life}" if life else "")
+
+
 def make_actor(
     experiment: Experiment,
     spaces: Spaces,
@@ -42,6 +53,7 @@ def make_actor(
     commit: Callable[[Commit], object],
     send: Callable[[Trajectory], object] | None = None,
     start_block: int = 0,
+    life: int = 0,
 ) -> Actor:
     """One actor with its environments, policy and writer.
 
@@ -53,7 +65,8 @@ def make_actor(
         places: of the store's files.
         commit: takes note of the rows that it wrote.
         send: takes the rows themselves, where the shard is on another machine; None: it is on this one.
-        start_block: the version at which a resumed run continues.
+        start_block: its first one: the version at which a resumed run continues, or where the actor before it died.
+        life: counts the actors before it in this place.
     """
     count = experiment.envs // experiment.topology.actors
     name = f"actor-{index}"
@@ -65,10 +78,10 @@ def make_actor(
             "unevenly and old rows would pile up: use --topology.max-version-lag 0"
         )
     same: dict[str, Any] = {
-        "streams": range(index * count, (index + 1) * count),
+        "streams": streams_of(experiment, index),
         "rows_per_segment": rows_per_segment(experiment, spaces),
     }
-    schema, incarnation = spaces.schema(experiment), f"{name}.{places.start}"
+    schema, incarnation = spaces.schema(experiment), writer_name(index, places, life)
     writer = (
         Writer(incarnation, schema, folder=places.live, commit=commit, watch=watched(experiment.tables), **same)
         if send is None

@@ -19,20 +19,19 @@ class NotWritten(OSError):
     """A checkpoint that the disk did not take; says where, why and how much room there is."""
 
 
-def write(folder: Path, learner: Learner, random: Mapping[str, Tensor] | None = None) -> None:
-    """Write a learner's checkpoint, whole or not at all.
+def write(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all.
 
     Args:
         folder: of the checkpoint.
-        learner: rank 0.
-        random: of the other ranks (`Learner.random`).
+        tensors: of `Learner.state`, with all ranks' random numbers.
+        values: of it.
 
     Raises:
         NotWritten: the disk is full, or the folder cannot be written; earlier checkpoints are untouched.
     """
     try:
-        tensors, values = learner.state()
-        checkpoint.save(folder, {**(random or {}), **tensors}, values)
+        checkpoint.save(folder, tensors, values)
     except (OSError, SafetensorError) as error:
         for partial in folder.parent.glob("*.partial"):
             shutil.rmtree(partial, ignore_errors=True)

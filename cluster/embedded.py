@@ -25,7 +25,18 @@ processes are not put behind everything else on the machine (Ray's own default i
 
 
 class ProcessDied(RuntimeError):
-    """A process of the run ended by itself; names it and its log."""
+    """A process of the run ended by itself; names it and its log.
+
+    Args:
+        text: of the message.
+        process: its name.
+        cause: in a few words.
+        begin_again: whether the run may go on from its newest checkpoint: nothing says that this will happen again.
+    """
+
+    def __init__(self, text: str, *, process: str = "", cause: str = "", begin_again: bool = False) -> None:
+        super().__init__(text)
+        self.process, self.cause, self.begin_again = process, cause, begin_again
 
 
 def start_ray(topology_address: str) -> None:

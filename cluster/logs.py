@@ -1,5 +1,6 @@
 """What a run's processes print: a file each."""
 
+import faulthandler
 import os
 import re
 import sys
@@ -12,13 +13,14 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def log_to(path: Path) -> None:
-    """Send this process's output, that of C libraries too, to a file."""
+    """Send this process's output, that of C libraries too, to a file, and there its last words if it crashes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(file, stream.fileno())
     os.close(file)
+    faulthandler.enable()
 
 
 def last_words(path: Path, lines: int = 1) -> list[str]:

@@ -1,33 +1,40 @@
 """The processes of a distributed run: thin Ray shells around ordinary objects.
 
 Each shell builds its object where it runs, gives its process a log file, and turns waiting into awaiting. Who owns
-what: the driver owns all processes and ends them; a shard owns its segments' files; rank 0 of the learners owns
-checkpoints; the channel server owns the newest weights. Who waits for whom: actors for weights (in the channel server)
-and for room (in their shard), learners for rows (in the shards) and for each other.
+what: the driver owns all processes, ends them, and writes checkpoints; a shard owns its segments' files; the channel
+server owns the newest weights. Who waits for whom: actors for weights (in the channel server) and for room (in their
+shard), learners for rows (in the shards) and for each other.
 """
 
+import fcntl
 import os
 import socket
+import struct
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.actor import Actor, Report
-from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, Spaces
 from cluster.histograms import Histograms
 from cluster.logs import log_to
-from cluster.store import RayShard
+from cluster.segments_folder import SHARED_MEMORY
+from cluster.shard_handle import FarRayShard, RayShard
 from cluster.vitals import Vitals, of_this_process
 from cluster.weights import RayWeights, Stopped
 from cluster.world import learning_device
 from learners.group import join, leave
+from learners.last_versions import LastVersions
+from learners.learner import Learner
 from replay.opening import Places
+
+State = tuple[dict[str, torch.Tensor], dict[str, Any]]
+"""Of a learner: see `Learner.state`."""
 
 
 class ActorProcess:
@@ -44,10 +51,12 @@ class ActorProcess:
         places: Places,
         log: Path,
         start_block: int,
+        life: int,
     ) -> None:
         log_to(log)
         torch.set_num_threads(1)
         self._shard = shard
+        self._actor: Actor | None = None
         self._report: Report | None = None
         self._make = partial(
             make_actor,
@@ -58,12 +67,14 @@ class ActorProcess:
             places=places,
             commit=shard.commit,
             start_block=start_block,
+            life=life,
         )
 
     def start(self) -> None:
-        """Make the environments and reset them: here and not above, since Ray hides an error made there."""
-        send = None if self._shard.near() else self._shard.receive
-        self._actor: Actor = self._make(send=send)
+        """Make the environments, if they are not there yet: not above, since Ray hides an error made there."""
+        if self._actor is None:
+            send = None if self._shard.near() else self._shard.receive
+            self._actor = self._make(send=send)
 
     def pid(self) -> int:
         """The process's id on its node."""
@@ -78,23 +89,39 @@ class ActorProcess:
 
     def collect(self) -> Report:
         """One block."""
+        self.start()
+        assert self._actor is not None
         self._report = self._actor.collect()
         return self._report
 
     def close(self) -> None:
         """Close the environments and the writer."""
-        self._actor.close()
+        if self._actor is not None:
+            self._actor.close()
 
 
 class LearnerProcess:
-    """A learner in a process of its own."""
+    """A learner in a process of its own.
 
-    def __init__(self, experiment: Experiment, spaces: Spaces, rank: int, *, log: Path, failures: Path) -> None:
+    Args:
+        experiment: checked.
+        spaces: of its environment.
+        rank: of the learner.
+        log: where what it prints goes.
+        failures: folder for what ended the run.
+        live: folder of live segments, where this machine has it.
+    """
+
+    def __init__(
+        self, experiment: Experiment, spaces: Spaces, rank: int, *, log: Path, failures: Path, live: Path
+    ) -> None:
         log_to(log)
         torch.set_num_threads(experiment.topology.threads)
         self._experiment, self._spaces, self._rank, self._failures = experiment, spaces, rank, failures
+        self._learner: Learner | None = None
         self._between_steps = True
         self._seconds: dict[str, float] = {}
+        self._kept = LastVersions(keeping_folder(live), rank)
 
     def address(self) -> str:
         """A free address on this node, for rank 0 to listen at."""
@@ -103,24 +130,42 @@ class LearnerProcess:
             probe.bind((host, 0))
             return f"tcp://{host}:{probe.getsockname()[1]}"
 
-    def start(self, address: str, *, shards: list[RayShard], weights: RayWeights, resume: Path | None) -> int:
-        """Join the other ranks, take up a checkpoint if there is one, publish; returns the version."""
+    def kept(self) -> list[int]:
+        """Versions that a process before this one kept on this machine, whole."""
+        return self._kept.versions()
+
+    def handed_over(self, version: int) -> State:
+        """What a process before this one kept, for learners on other machines."""
+        return self._kept.read(version)
+
+    def start(self, address: str, *, shards: list[RayShard], weights: RayWeights, state: State | int | None) -> None:
+        """Join the other ranks and publish.
+
+        Args:
+            address: of rank 0.
+            shards: of the store.
+            weights: the channel.
+            state: to go on from; a version: what was kept of it on this machine; None: from the beginning.
+        """
         experiment, device = self._experiment, learning_device(self._experiment)
-        group = join(address, self._rank, experiment.topology.learners, device=device)
-        reachable = [shard if shard.near() else FarRayShard(shard) for shard in shards]
-        self._learner = make_learner(
+        if isinstance(state, int):
+            state = self._kept.take_up(state)
+        if interface := interface_of(ray.util.get_node_ip_address()):
+            for library in ("GLOO", "NCCL"):  # which go by the host's name else, and that may lead nowhere
+                os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+        self._learner = learner = make_learner(
             experiment,
             self._spaces,
-            group,
-            shards=reachable,
+            join(address, self._rank, experiment.topology.learners, device=device),
+            shards=[shard if shard.near() else FarRayShard(shard) for shard in shards],
             publish=weights,
             device=device,
             failures=self._failures,
+            keep=self._kept,
         )
-        if resume is not None:
-            checkpoints.restore(self._learner, resume)
-        self._learner.announce()
-        return self._learner.version
+        if state is not None:
+            learner.restore(*state)
+        learner.announce()
 
     def pid(self) -> int:
         """The process's id on its node."""
@@ -136,58 +181,61 @@ class LearnerProcess:
         """One learner step: its metrics, the env steps trained on so far, and the version."""
         self._between_steps = False
         try:
-            metrics = self._learner.step()
+            metrics = self._started.step()
         except (Stopped, ray.exceptions.RayError):  # it still waited for rows
             self._between_steps = True
             raise
         self._between_steps = True
         self._seconds = {stage: metrics[f"time/learner_{stage}"] for stage in ("wait", "update")}
-        return metrics, self._learner.steps, self._learner.version
+        return metrics, self._started.steps, self._started.version
 
     def histograms(self) -> Histograms:
         """Of what the learner has read last."""
-        return self._learner.histograms()
+        return self._started.histograms()
 
     def random(self) -> dict[str, torch.Tensor]:
         """The state of this rank's random numbers."""
-        return self._learner.random()
+        return self._started.random()
 
-    def save(self, folder: Path, random: dict[str, torch.Tensor] | None = None) -> None:
-        """Write a checkpoint, with the other ranks' random numbers."""
-        checkpoints.write(folder, self._learner, random)
+    def state(self) -> State:
+        """All that a checkpoint must hold, but the other ranks' random numbers."""
+        tensors, values = self._started.state()
+        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}, values
 
-    def rescue(self, folder: Path) -> bool:
-        """Write a checkpoint, unless a step failed half-way; whether it did."""
-        if self._between_steps:
-            self.save(folder)
-        return self._between_steps
+    def rescued(self) -> State | None:
+        """The state, unless a step failed half-way."""
+        return self.state() if self._between_steps else None
 
     def close(self) -> None:
-        """Leave the group."""
-        self._learner.close()
+        """Leave the group; nobody will go on from what was kept."""
+        if self._learner is not None:
+            self._learner.close()
+        self._kept.remove()
         leave()
 
-
-class FarRayShard:
-    """A shard as learners on another machine see it: it sends rows, and takes priorities.
-
-    Args:
-        shard: the same shard as those on its machine see it.
-    """
-
-    def __init__(self, shard: RayShard) -> None:
-        self.rows, self.prioritise = shard.rows, shard.prioritise
+    @property
+    def _started(self) -> Learner:
+        assert self._learner is not None
+        return self._learner
 
 
-def remote(process: type, *, restarts: int = 0, **options: Any) -> Any:
-    """A process class as a Ray actor class.
+def keeping_folder(live: Path) -> Path:
+    """Where the learners of this machine keep their state: with the live segments, or where those would be."""
+    folder = live if live.is_dir() else SHARED_MEMORY / live.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
-    Those that have no way of becoming the same again are not restarted behind the driver's back. The calls of one that
-    is restarted are repeated.
 
-    Segments are shared through this node's memory, so in a cluster of several nodes all processes stay on the driver's.
-    """
-    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(
-        max_restarts=restarts, max_task_retries=-1 if restarts else 0, scheduling_strategy=here, **options
-    )(process)
+def interface_of(address: str) -> str:
+    """The network interface that has an address; "" where it is none of this machine's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            with suppress(OSError):  # it has no address
+                found = fcntl.ioctl(probe, SIOCGIFADDR, request)
+                if socket.inet_ntoa(found[20:24]) == address:
+                    return name
+    return ""
+
+
+SIOCGIFADDR = 0x8915

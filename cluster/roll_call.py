@@ -46,6 +46,14 @@ class RollCall:
         with self._lock:
             self._known[name] = replace(self._known.get(name, Vitals(name)), state=state)
 
+    def replaced(self, process: Any, name: str) -> None:
+        """Another process is to take one's place."""
+        with self._lock:
+            self._asked.pop(process, None)
+            known = self._known.get(name, Vitals(name))
+            self._known[name] = replace(known, state="starts", restarts=known.restarts + 1, pid=0)
+        self.first = "" if self.first == name else self.first
+
     def end(self) -> None:
         """Ask nobody any more: what is known stays."""
         with self._lock:

@@ -1,15 +1,17 @@
 """A run from start to end: train, keep checkpoints, evaluate, and leave everything in its folder."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import checkpoints
 from cluster.display import Display
 from cluster.distributed import Distributed
+from cluster.embedded import ProcessDied
 from cluster.evaluation import describe_evaluation, evaluate
 from cluster.experiment import Experiment, Spaces
 from cluster.film import film
@@ -21,6 +23,7 @@ from cluster.pulse import Pulse
 from cluster.run_folder import RunFolder, RunFolderError
 from cluster.segments_folder import bytes_wanted, segments_folder
 from cluster.statistics import Statistics
+from cluster.stop import StoppedWaiting, StopRequest, stop_requests
 from cluster.world import Local, World
 from replay.archive import Codec
 from replay.opening import Places, log_of, next_start, prepare_restart
@@ -69,7 +72,9 @@ def train(
     """Train an experiment in a run folder.
 
     Ctrl-C and SIGTERM end it in order: the learner step in progress is finished and saved, so that `resume` continues.
-    So does an error, as far as the finished steps can be saved; it is kept in the run's logs.
+    So does an error, as far as the finished steps can be saved; it is kept in the run's logs. Where processes died for
+    which no others could take over, all begins again from the newest checkpoint, unless nothing was learned since the
+    last time.
 
     Args:
         experiment: checked.
@@ -82,118 +87,132 @@ def train(
     Returns:
         The signal that stopped it; None: it came to its end.
     """
-    with _stop_requests() as stop, _alone(folder), Pulse(folder.path, title=title, of=experiment.steps) as pulse:
-        start = folder.latest() if resume else None
-        steps = 0 if start is None else checkpoints.read(start)[1]["steps"]
-        pulse.goes_on(steps)
-        wanted = bytes_wanted(experiment, spaces)
-        with (
-            segments_folder(
-                folder.path, wanted, rows=options.rows, kept_bytes=options.kept_bytes, go_on=resume
-            ) as live,
-            Metrics(folder.path, resume_step=steps if resume else None) as metrics,
-            Display(title, experiment.steps) as display,
-        ):
-            told = _Told(metrics, display, pulse)
-            if steps < experiment.steps:
-                places = _places(experiment, folder, live, options, wanted)
-                world = _world(experiment, spaces, folder, places, start)
-                pulse.follow(world)
-                steps = _loop(world, experiment, folder, options, told, stop, steps)
-            if steps >= experiment.steps:
-                _conclude(experiment, folder, options, told, stop, steps)
+    with stop_requests() as stop, _alone(folder), Pulse(folder.path, title=title, of=experiment.steps) as pulse:
+        run = _Run(experiment, spaces, folder, options, title, stop, pulse)
+        while True:
+            before = folder.checkpoints()[-1:] if resume else []
+            try:
+                run.start(resume=resume)
+                break
+            except ProcessDied as death:
+                if not death.begin_again or stop.signal or folder.checkpoints()[-1:] in ([], before):
+                    raise
+                print(f"contrail: {death}; all begins again from {folder.latest()}", file=sys.stderr)
+                resume = True
         if stop.signal:
             pulse.phase("stopped", f"by {stop.signal.name}")
         return stop.signal
 
 
-def _places(experiment: Experiment, folder: RunFolder, live: Path, options: RunOptions, wanted: int) -> Places:
-    """Where the store's files of this start go."""
-    kept = folder.path.resolve() / "replay"
-    return Places(
-        live=live.resolve(),
-        kept=kept,
-        start=next_start(kept),
-        rows=options.rows,
-        kept_bytes=options.kept_bytes,
-        live_bytes=2 * wanted,
-        given=log_of(Path(experiment.store)).resolve() if experiment.store else None,
-    )
+@dataclass(frozen=True)
+class _Run:
+    """One run, from start to start."""
 
+    experiment: Experiment
+    spaces: Spaces
+    folder: RunFolder
+    options: RunOptions
+    title: str
+    stop: StopRequest
+    pulse: Pulse
 
-def _world(experiment: Experiment, spaces: Spaces, folder: RunFolder, places: Places, start: Path | None) -> World:
-    if start is not None:
-        version, shards = checkpoints.read(start)[1]["version"], experiment.topology.shards
-        prepare_restart(experiment.tables, places, shards=shards, seed=experiment.seed, version=version)
-    if experiment.topology.local:
-        return Local(experiment, spaces, places=places, resume=start)
-    return Distributed(experiment, spaces, places=places, logs=folder.path.resolve() / "logs", resume=start)
+    def start(self, *, resume: bool) -> None:
+        """Train until the end, or until somebody asks to stop, and conclude."""
+        experiment, folder, options = self.experiment, self.folder, self.options
+        begin = folder.latest() if resume else None
+        steps = 0 if begin is None else checkpoints.read(begin)[1]["steps"]
+        self.pulse.goes_on(steps)
+        wanted = bytes_wanted(experiment, self.spaces)
+        with (
+            segments_folder(
+                folder.path, wanted, rows=options.rows, kept_bytes=options.kept_bytes, go_on=resume
+            ) as live,
+            Metrics(folder.path, resume_step=steps if resume else None) as metrics,
+            Display(self.title, experiment.steps) as display,
+        ):
+            told = _Told(metrics, display, self.pulse, self.stop)
+            if steps < experiment.steps:
+                world = self._world(self._places(live, wanted), begin, told)
+                self.pulse.follow(world)
+                steps = self._loop(world, told, steps)
+            if steps >= experiment.steps:
+                self._conclude(told, steps)
 
+    def _places(self, live: Path, wanted: int) -> Places:
+        """Where the store's files of this start go."""
+        kept, store = self.folder.path.resolve() / "replay", self.experiment.store
+        return Places(
+            live=live.resolve(),
+            kept=kept,
+            start=next_start(kept),
+            rows=self.options.rows,
+            kept_bytes=self.options.kept_bytes,
+            live_bytes=2 * wanted,
+            given=log_of(Path(store)).resolve() if store else None,
+        )
 
-def _loop(
-    world: World,
-    experiment: Experiment,
-    folder: RunFolder,
-    options: RunOptions,
-    told: "_Told",
-    stop: "StopRequest",
-    steps: int,
-) -> int:
-    """Learner steps until the experiment's env steps are trained on, or somebody asks to stop; the env steps then."""
-    statistics, saved, limits = Statistics(), time.monotonic(), LimitsFile(folder)
-    with world:
+    def _world(self, places: Places, begin: Path | None, told: "_Told") -> World:
+        experiment, spaces = self.experiment, self.spaces
+        if begin is not None:
+            version, shards = checkpoints.read(begin)[1]["version"], experiment.topology.shards
+            prepare_restart(experiment.tables, places, shards=shards, seed=experiment.seed, version=version)
+        if experiment.topology.local:
+            return Local(experiment, spaces, places=places, resume=begin)
+        logs = self.folder.path.resolve() / "logs"
+        return Distributed(experiment, spaces, places=places, logs=logs, resume=begin, say=told.waiting)
+
+    def _loop(self, world: World, told: "_Told", steps: int) -> int:
+        """Learner steps until the experiment's env steps are trained on, or a request to stop; the env steps then."""
+        statistics, saved, limits = Statistics(), time.monotonic(), LimitsFile(self.folder)
+        with suppress(StoppedWaiting), world:
+            try:
+                while steps < self.experiment.steps and not self.stop.signal:
+                    if changed := limits.changed():
+                        world.limit(changed)
+                    advance = world.advance()
+                    steps = advance.steps
+                    told.learner_step(steps, statistics.add(advance))
+                    if time.monotonic() - saved > self.options.checkpoint_seconds:
+                        self._save(world, steps, told.metrics)
+                        saved = time.monotonic()
+                self._save(world, steps, told.metrics)
+            except Exception as error:
+                self._rescue(world, steps, error)
+                raise
+        return steps
+
+    def _save(self, world: World, steps: int, metrics: Metrics) -> None:
+        world.save(self.folder.path_for(steps).resolve())
+        self.folder.keep_last(self.options.keep)
+        world.forget(checkpoints.version(self.folder.checkpoints()[0]))
+        metrics.histograms(steps, world.histograms())
+
+    def _rescue(self, world: World, steps: int, error: Exception) -> None:
+        """Save what was learned before an error, and let the error say so."""
         try:
-            while steps < experiment.steps and not stop.signal:
-                if changed := limits.changed():
-                    world.limit(changed)
-                advance = world.advance()
-                steps = advance.steps
-                told.learner_step(steps, statistics.add(advance))
-                if time.monotonic() - saved > options.checkpoint_seconds:
-                    _save(world, folder, steps, options.keep, told.metrics)
-                    saved = time.monotonic()
-            _save(world, folder, steps, options.keep, told.metrics)
-        except Exception as error:
-            _rescue(world, folder, steps, error)
-            raise
-    return steps
+            world.rescue(self.folder.path_for(steps).resolve())
+        except Exception as trouble:  # noqa: BLE001 - why the run ended matters more than why this could not be saved
+            error.add_note(f"what came after the last checkpoint is lost: {trouble}")
+        if self.folder.checkpoints():
+            error.add_note(f"continue with: contrail resume {self.folder.path}")
 
-
-def _save(world: World, folder: RunFolder, steps: int, keep: int, metrics: Metrics) -> None:
-    world.save(folder.path_for(steps).resolve())
-    folder.keep_last(keep)
-    world.forget(checkpoints.version(folder.checkpoints()[0]))
-    metrics.histograms(steps, world.histograms())
-
-
-def _rescue(world: World, folder: RunFolder, steps: int, error: Exception) -> None:
-    """Save what was learned before an error, and let the error say so."""
-    try:
-        world.rescue(folder.path_for(steps).resolve())
-    except Exception as trouble:  # noqa: BLE001 - why the run ended matters more than why this could not be saved
-        error.add_note(f"what came after the last checkpoint is lost: {trouble}")
-    if folder.checkpoints():
-        error.add_note(f"continue with: contrail resume {folder.path}")
-
-
-def _conclude(
-    experiment: Experiment, folder: RunFolder, options: RunOptions, told: "_Told", stop: "StopRequest", steps: int
-) -> None:
-    """Greedy episodes after training; a request to stop ends them at once, since nothing can be lost."""
-    told.pulse.phase("evaluating")
-    if experiment.evaluation_episodes:
-        told.display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
-    try:
-        with stop.at_once():
-            if experiment.evaluation_episodes:
-                values = evaluate(experiment, folder)
-                told.metrics.write(steps, values)
-                told.display.note(describe_evaluation(values, experiment))
-            if options.film:
-                told.metrics.summary(steps, film(experiment, folder))
-    except KeyboardInterrupt:
-        return
-    told.metrics.summary(steps, session_end())
+    def _conclude(self, told: "_Told", steps: int) -> None:
+        """Greedy episodes after training; a request to stop ends them at once, since nothing can be lost."""
+        experiment = self.experiment
+        told.pulse.phase("evaluating")
+        if experiment.evaluation_episodes:
+            told.display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
+        try:
+            with self.stop.at_once():
+                if experiment.evaluation_episodes:
+                    values = evaluate(experiment, self.folder)
+                    told.metrics.write(steps, values)
+                    told.display.note(describe_evaluation(values, experiment))
+                if self.options.film:
+                    told.metrics.summary(steps, film(experiment, self.folder))
+        except KeyboardInterrupt:
+            return
+        told.metrics.summary(steps, session_end())
 
 
 @dataclass(frozen=True)
@@ -203,6 +222,19 @@ class _Told:
     metrics: Metrics
     display: Display
     pulse: Pulse
+    stop: StopRequest
+
+    def waiting(self, text: str) -> None:
+        """Processes wait for a place; the text is empty where that was said already.
+
+        Raises:
+            StoppedWaiting: somebody asked to stop.
+        """
+        if text:
+            self.display.note(text)
+            self.pulse.phase("starting", text)
+        if self.stop.signal:
+            raise StoppedWaiting(text)
 
     def learner_step(self, steps: int, values: Mapping[str, float]) -> None:
         """Numbers of a learner step that has ended, at so many env steps."""
@@ -218,43 +250,3 @@ def _alone(folder: RunFolder) -> Iterator[None]:
         if not alone:
             raise RunFolderError(f"{folder.path} is being trained by another process: wait for it, or stop it first")
         yield
-
-
-class StopRequest:
-    """Whether somebody asked the run to stop, and by which signal."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self._at_once = False
-
-    def ask(self, number: int, frame: object) -> None:
-        """Take note of a signal; a second one interrupts whatever is going on."""
-        again, self.signal = self.signal is not None, signal.Signals(number)
-        if again or self._at_once:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Where nothing can be lost: the first request interrupts, too."""
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
-
-
-@contextmanager
-def _stop_requests() -> Iterator[StopRequest]:
-    """Ctrl-C, SIGTERM and a closed terminal ask the run to stop."""
-    request = StopRequest()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants it
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, request.ask) for number in numbers}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import pickle
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,17 +15,22 @@ import ray
 from cluster.histograms import Histograms
 from cluster.logs import log_to
 from cluster.vitals import Rate, Vitals, of_this_process
-from cluster.weights import Stopped, fetch
+from cluster.weights import Stopped
 from replay.messages import Commit, Draw
 from replay.opening import Places, open_shard
 from replay.remote import Receiver, Trajectory
 from replay.sampler import Arrays, Gatherer
 from replay.schema import Schema
-from replay.shard import CommitLost
+from replay.shard import CommitLost, Shard
 from replay.table import Table
 
 Priority = tuple[str, np.ndarray, np.ndarray]
 """A table, ids of its windows, and their new priorities."""
+
+
+class Superseded(RuntimeError):
+    """A learner that was only cut off, not dead, and has been replaced: nothing is done for it any more."""
+
 
 ORDER_SECONDS = 10.0
 """How long a commit waits for the one before it."""
@@ -45,6 +49,8 @@ class ShardProcess:
         shards: how many there are.
         index: of this one.
         seed: of random selections.
+        behind: steps that a learner may be behind its reader, which reads before their turn: so many more draws are
+            kept, for a learner that takes the place of one that died.
         log: where what it prints goes; None: where Ray puts it.
     """
 
@@ -57,18 +63,21 @@ class ShardProcess:
         shards: int,
         index: int,
         seed: int,
+        behind: int = 0,
         log: Path | None = None,
     ) -> None:
         if log is not None:
             log_to(log)
         self._shard, self._recorder = open_shard(tables, places, shards=shards, index=index, seed=seed)
         self._receiver = Receiver(schema, places.live, self._shard)
-        self._gatherer = Gatherer(schema, tables, self._shard, shards=shards)
+        self._kept = _KeepsDraws(self._shard, behind)
+        self._gatherer = Gatherer(schema, tables, self._kept, shards=shards)
         self._changed = asyncio.Condition()
         self._stopped = False
         self._failure: Exception | None = None
         self._by_priority = any(table.by_priority for table in tables.values())
         self._asked: dict[int, int] = {}  # by rank, the last draw that it asked for
+        self._life = 0  # of the learners
         self._rate = Rate()
         self._priorities: dict[int, list[Priority]] = {}  # by rank, what it found and no draw knows yet
 
@@ -101,7 +110,9 @@ class ShardProcess:
         self._receiver.receive(trajectory)
         await self._room()
 
-    async def draw(self, steps: range, rank: int, ranks: int, done: int, priorities: bytes = b"") -> bytes:
+    async def draw(
+        self, steps: range, rank: int, ranks: int, done: int, priorities: bytes = b"", life: int = 0
+    ) -> bytes:
         """Answer draws in a row, the first once all tables can, the others as far as they can by then.
 
         Args:
@@ -110,23 +121,29 @@ class ShardProcess:
             ranks: how many share every draw.
             done: the rank has read all draws before this one.
             priorities: that the rank has found meanwhile.
+            life: of the learners; counts how often they were replaced.
 
         Returns:
             The draws, pickled: Ray would handle each of their many small arrays by itself, at ten times the cost.
+
+        Raises:
+            Superseded: the asking learner has been replaced.
         """
+        self._fence_learners(life)
         self._take(steps[-1], rank, priorities)
         await self._ready(steps[0], ranks)
         further = sum(self._all_asked(step, ranks) for step in steps[1:])
-        draws = [self._shard.draw(steps[0], rank, ranks, done=done, further=further)]
+        draws = [self._kept.draw(steps[0], rank, ranks, done=done, further=further)]
         for step in steps[1 : 1 + further]:
             if self._shard.missing(step):
                 break
-            draws.append(self._shard.draw(step, rank, ranks, done=done))
+            draws.append(self._kept.draw(step, rank, ranks, done=done))
         await self._tell()
         return pickle.dumps(draws, protocol=5)
 
-    async def rows(self, step: int, rank: int, ranks: int, priorities: bytes = b"") -> dict[str, Arrays]:
-        """Answer a learner on another machine with the rows themselves."""
+    async def rows(self, step: int, rank: int, ranks: int, priorities: bytes = b"", life: int = 0) -> dict[str, Arrays]:
+        """Answer a learner on another machine with the rows themselves; see `draw`."""
+        self._fence_learners(life)
         self._take(step, rank, priorities)
         await self._ready(step, ranks)
         rows = self._gatherer.rows(step, rank, ranks)
@@ -139,8 +156,9 @@ class ShardProcess:
         await self._tell()
 
     async def fence(self, streams: Sequence[int], writer: str) -> int:
-        """Give a dead actor's streams to another, see `Shard.fence`; a commit of its that failed is forgotten."""
-        commits, self._failure = self._shard.fence(streams, writer), None
+        """Give a dead actor's streams to another one's writer: see `Shard.fence`."""
+        commits = self._shard.fence(streams, writer)
+        self._failure = None  # it may be of a commit that came after one that died with the actor
         await self._tell()
         return commits
 
@@ -182,6 +200,11 @@ class ShardProcess:
         self._receiver.close()
         self._shard.close()
         self._recorder.close()
+
+    def _fence_learners(self, life: int) -> None:
+        if life < self._life:
+            raise Superseded(f"learners of life {life} ask, those of life {self._life} took their place")
+        self._life = life
 
     async def _room(self) -> None:
         await self._tell()
@@ -225,76 +248,13 @@ class ShardProcess:
             self._changed.notify_all()
 
 
-class RayShard:
-    """A shard as actors and learners in other processes of its machine see it.
+class _KeepsDraws:
+    """A shard that keeps some more draws than those which its readers have not finished with."""
 
-    Where actors may run ahead of learners, so do calls of replies: an actor goes on while its last commits are under
-    way, and the next draws are asked for before their turn.
+    def __init__(self, shard: Shard, count: int) -> None:
+        self._shard, self._count, self.prioritise = shard, count, shard.prioritise
 
-    Args:
-        process: handle of a `ShardProcess`.
-        name: for messages.
-        patience: seconds that a draw or a commit may wait.
-        ahead: commits that may be under way, and draws of a call; 0 where actors and learners take turns. The next are
-            asked for when the last have come: up to twice as many know nothing of priorities that are sent meanwhile.
-    """
-
-    def __init__(self, process: Any, name: str, *, patience: float = 600.0, ahead: int = 0) -> None:
-        self._process, self._name, self._patience, self._ahead = process, name, patience, ahead
-        self._drawn: dict[int, Draw] = {}  # answers that are here
-        self._asked: tuple[int, Any] | None = None  # the first draw of the call under way, and its answer to come
-        self._committing: deque[Any] = deque()
-        self._priorities: list[Priority] = []
-
-    def near(self) -> bool:
-        """Whether the shard is on this machine, so that its segments can be written and read in place."""
-        node = fetch(self._process.node.remote(), seconds=self._patience, otherwise=f"but {self._name} did not start")
-        return node == ray.get_runtime_context().get_node_id()
-
-    def commit(self, commit: Commit) -> None:
-        """Hand over committed rows; returns when there is room, and raises what went wrong with earlier ones."""
-        self._committing.append(self._process.commit.remote(commit))
-        while len(self._committing) > self._ahead:
-            self._wait_for_room(self._committing.popleft())
-
-    def receive(self, trajectory: Trajectory) -> None:
-        """Hand over rows themselves, from another machine; returns when there is room for more."""
-        self._wait_for_room(self._process.receive.remote(trajectory))
-
-    def draw(self, step: int, rank: int = 0, ranks: int = 1) -> Draw:
-        """Item references of a learner step; waits for them."""
-        if step not in self._drawn:
-            self._drawn = {}
-            asked = self._asked if self._asked and self._asked[0] == step else self._ask(step, rank, ranks, step)
-            self._asked = None
-            self._drawn = dict(enumerate(pickle.loads(self._wait_for_rows(asked[1], step)), start=step))
-        if self._ahead and not self._asked:
-            self._asked = self._ask(max(self._drawn) + 1, rank, ranks, step)
-        return self._drawn.pop(step)
-
-    def _ask(self, first: int, rank: int, ranks: int, step: int) -> tuple[int, Any]:
-        """Ask for draws in a row: the first, and the answer to come. Who reads ahead is still at the step before."""
-        steps = range(first, first + max(1, self._ahead))
-        return first, self._process.draw.remote(steps, rank, ranks, step - bool(self._ahead), self._taken())
-
-    def rows(self, step: int, rank: int = 0, ranks: int = 1) -> dict[str, Arrays]:
-        """The rows themselves, gathered by the shard's process."""
-        return self._wait_for_rows(self._process.rows.remote(step, rank, ranks, self._taken()), step)
-
-    def prioritise(self, table: str, ids: np.ndarray, priorities: np.ndarray) -> None:
-        """Send priorities with the next draw that is asked for."""
-        self._priorities.append((table, ids, priorities))
-
-    def _taken(self) -> bytes:
-        taken, self._priorities = self._priorities, []
-        return pickle.dumps(taken, protocol=5) if taken else b""
-
-    def _wait_for_room(self, reference: Any) -> None:
-        fetch(reference, seconds=self._patience, otherwise=f"but {self._name} had no room for rows: no learner draws")
-
-    def _wait_for_rows(self, reference: Any, step: int) -> Any:
-        try:
-            return fetch(reference, seconds=self._patience, otherwise=f"but {self._name} could not answer")
-        except TimeoutError as error:
-            missing = fetch(self._process.missing.remote(step), seconds=10, otherwise=f"but {self._name} is stuck")
-            raise TimeoutError(f"{error}: {missing}") from error
+    def draw(self, step: int, rank: int = 0, ranks: int = 1, *, done: int | None = None, further: int = 0) -> Draw:
+        """As `Shard.draw`."""
+        done = max(0, (step if done is None else done) - self._count)
+        return self._shard.draw(step, rank, ranks, done=done, further=further)

@@ -59,22 +59,32 @@ class ChannelServer:
 
     It owns the object, so a learner's death does not take the newest weights with it; older versions are freed as soon
     as their last reader lets go. Publishing never waits for readers. Readers wait here for versions to come.
+
+    When it dies, Ray starts another and repeats the calls that were not answered: the readers', and that of the newest
+    version, which is answered only when a newer one has come. So nothing is lost.
     """
 
     def __init__(self) -> None:
-        self._version = -1
+        self._version = self._life = -1
         self._reference: Any = None
         self._stopped = False
         self._changed = asyncio.Condition()
 
-    async def publish(self, version: int, weights: Weights) -> None:
-        """Take over a version; an older one than the present is ignored (a late message of a dead learner)."""
-        if version <= self._version:
+    async def publish(self, version: int, weights: Weights, life: int = 0) -> None:
+        """Take over a version; returns when a newer one has come.
+
+        Args:
+            version: one that is older than the present is ignored (a late message).
+            weights: of it.
+            life: of the learners; what comes from an earlier one than the present is ignored (they were replaced).
+        """
+        if life < self._life or version < self._version:
             return
-        self._reference = ray.put(weights)
-        self._version = version
+        self._life, self._version = life, version
+        self._reference = reference = ray.put(weights)
         async with self._changed:
             self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._stopped or self._reference is not reference)
 
     async def read(self, have: int, at_least: int) -> tuple[int, list[Any]] | None:
         """The newest version by reference, once it is at least `at_least`; None if that is what the reader has."""
@@ -105,14 +115,15 @@ class RayWeights:
     Args:
         server: handle of a `ChannelServer`.
         patience: seconds that a reader waits for a version before it gives up with a message.
+        life: of the learners, who publish; counts how often they were replaced.
     """
 
-    def __init__(self, server: Any, *, patience: float = 600.0) -> None:
-        self._server, self._patience = server, patience
+    def __init__(self, server: Any, *, patience: float = 600.0, life: int = 0) -> None:
+        self._server, self._patience, self._life = server, patience, life
 
     def publish(self, version: int, weights: Weights) -> None:
         """Send a version on its way without waiting for it to arrive."""
-        self._server.publish.remote(version, weights)
+        self._server.publish.remote(version, weights, self._life)
 
     def read(self, *, have: int, at_least: int) -> tuple[int, Weights] | None:
         """The newest version, or None if the reader has it; waits for `at_least`."""

@@ -175,7 +175,7 @@ class Local:
 
     def save(self, folder: Path) -> None:
         """Write the learner's checkpoint."""
-        checkpoints.write(folder, self.learner)
+        checkpoints.write(folder, *self.learner.state())
 
     def limit(self, limits: Limits) -> None:
         """Every shard follows them."""

@@ -104,7 +104,7 @@ class LastVersions:
         if self.full or version == self._newest:
             return
         if self._newest is None:
-            self._remove()
+            self.remove()
         path, text = self._paths[version % 2], json.dumps(values).encode()
         file = self._files.get(path)
         if file is None or not file.fits(tensors, text):
@@ -134,7 +134,7 @@ class LastVersions:
     def _give_up(self, error: OSError) -> None:
         """Old versions must go, too: the store forgets the draws that they would go on from."""
         self.full = True
-        self._remove()
+        self.remove()
         logging.getLogger(__name__).warning(
             "no room for this learner's state in %s (%s): should its process die, the run ends and can be resumed from "
             "its newest checkpoint; make shared memory larger (docker run --shm-size, mount -o remount,size=...)",
@@ -142,7 +142,8 @@ class LastVersions:
             error.strerror,
         )
 
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Forget all versions."""
         self._files.clear()
         for path in self._paths:
             path.unlink(missing_ok=True)

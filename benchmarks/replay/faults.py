@@ -21,7 +21,7 @@ import ray
 
 from benchmarks.replay.ours import SEGMENT_ROWS, SEQUENCES, Store, _by_block
 from benchmarks.replay.peers import workload
-from cluster.store import RayShard
+from cluster.shard_handle import RayShard
 from replay.opening import open_shard, prepare_restart
 from replay.sampler import Sampler
 from replay.table import Table

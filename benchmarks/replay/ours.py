@@ -19,7 +19,8 @@ from ray._private import ray_constants
 from benchmarks.replay.peers import workload
 from benchmarks.replay.peers.rounds import Feeder, Measure, flags, main, mixed, speed
 from cluster.embedded import start_ray
-from cluster.store import RayShard, ShardProcess
+from cluster.shard_handle import RayShard
+from cluster.store import ShardProcess
 from replay.opening import Places
 from replay.sampler import Prefetch, Sampler
 from replay.schema import Column, Schema

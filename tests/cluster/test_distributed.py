@@ -7,7 +7,6 @@ import ray
 
 from actors.environments import EnvironmentFailed
 from cluster.distributed import Distributed
-from cluster.embedded import ProcessDied
 from cluster.experiment import Experiment, Topology
 from recipes.ppo import ppo
 from tests.cluster.worlds import same, weights_after, world_of
@@ -69,17 +68,6 @@ def pids_of(world: Distributed) -> dict[str, int]:
     """Process ids of actors and learners."""
     named = {name: process for process, name in world.names.items() if name.startswith(("actor", "learner"))}
     return {name: ray.get(process.pid.remote()) for name, process in named.items()}
-
-
-def test_a_killed_process_is_named(tmp_path: Path) -> None:
-    world = world_of(small(Topology(actors=1, learners=1)), tmp_path)
-    assert isinstance(world, Distributed)
-    with pytest.raises(ProcessDied, match="actor-0 died"), world:
-        world.advance()
-        os.kill(pids_of(world)["actor-0"], 9)
-        for _ in range(3):
-            world.advance()
-    assert not list((tmp_path / "segments").iterdir())
 
 
 def test_leaving_ends_all_processes(tmp_path: Path) -> None:

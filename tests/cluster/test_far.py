@@ -7,8 +7,8 @@ import pytest
 import ray
 
 from cluster.embedded import start_ray
-from cluster.processes import FarRayShard
-from cluster.store import RayShard, ShardProcess
+from cluster.shard_handle import FarRayShard, RayShard
+from cluster.store import ShardProcess
 from replay import Sampler, Table
 from replay.opening import Places
 from replay.remote import Sender

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from cluster.distributed import Distributed
-from cluster.embedded import ProcessDied, start_ray
+from cluster.embedded import start_ray
 from cluster.experiment import ExperimentError, Topology
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder
@@ -207,22 +207,6 @@ def one_ray() -> Iterator[None]:
 def pid_of(world: Distributed, wanted: str) -> int:
     (process,) = [process for process, name in world.names.items() if name == wanted]
     return ray.get(process.pid.remote())
-
-
-@pytest.mark.parametrize("name", ["actor-1", "learner-0", "learner-1", "the weight channel"])
-def test_a_process_that_is_killed_is_named(name: str, one_ray: None, tmp_path: Path) -> None:
-    experiment = ppo(envs=4, rows=16, epochs=2, topology=Topology(actors=2, learners=2))
-    world = world_of(experiment, tmp_path)
-    assert isinstance(world, Distributed)
-    with pytest.raises(ProcessDied, match=f"^{name} died: "), world:
-        world.advance()
-        os.kill(pid_of(world, name), signal.SIGKILL)
-        for _ in range(50):
-            world.advance()
-    assert world.culprit() == name
-    assert {vitals.name: vitals.state for vitals in world.vitals()}[name] == "died"
-    if name != "shard-0":  # its segments go with the folder, whose owner outlives it
-        assert not list((tmp_path / "segments").iterdir())
 
 
 def test_processes_tell_how_they_are_and_one_that_is_replaced_is_counted(one_ray: None, tmp_path: Path) -> None:

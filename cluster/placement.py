@@ -1,0 +1,131 @@
+"""Where a run's processes go."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from cluster.experiment import ExperimentError
+from cluster.topology import Topology
+
+ROLE = "contrail-role"
+"""Label of a node: "learners" or "actors"."""
+
+SAY_AFTER, SAY_EVERY = 5.0, 30.0
+"""Seconds of waiting for a place after which it is said, and said again."""
+
+
+class Placement:
+    """Where a run's processes go.
+
+    Shards and the weight channel are on the driver's node, beside the run's folder, so that the store's files need no
+    file system that machines share. In a Ray of the run's own everything else is there, too, and nothing is asked for
+    but GPUs: processes that take turns may share a core.
+
+    In a cluster, learners form one placement group, a bundle each of their threads and GPUs, as close together as it
+    goes; an actor takes one CPU, wherever there is one. Nodes that are labelled by role (`contrail-role`) are used for
+    their role, where they have the room for it. All wait until there is a place for them.
+
+    Args:
+        topology: resolved.
+        say: hears what is waited for, each time that it looks again; may raise to give up.
+    """
+
+    def __init__(self, topology: Topology, *, say: Callable[[str], object]) -> None:
+        self._topology, self._alone, self._waits = topology, not topology.address, Waits(say)
+        self._group: PlacementGroup | None = None
+
+    def check(self) -> None:
+        """Raise an ExperimentError where a Ray of the run's own lacks the GPUs: no others will come."""
+        topology = self._topology
+        wanted, there = topology.learners * topology.gpus_per_learner, int(ray.cluster_resources().get("GPU", 0))
+        if self._alone and wanted > there:
+            raise ExperimentError(
+                f"{topology.learners} learners with {topology.gpus_per_learner} GPUs each want {wanted}, there are "
+                f"{there}: lower --topology.learners or --topology.gpus-per-learner"
+            )
+
+    def here(self) -> dict[str, Any]:
+        """Options of a process that stays with the driver."""
+        node = ray.get_runtime_context().get_node_id()
+        return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+
+    def learner(self, rank: int) -> dict[str, Any]:
+        """Options of a learner; the first call waits until there is room for all."""
+        gpus = self._topology.gpus_per_learner
+        if self._alone:
+            return self.here() | {"num_gpus": gpus}
+        if self._group is None:
+            self._group = self._reserved()
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=rank)
+        return {"num_cpus": self._topology.threads, "num_gpus": gpus, "scheduling_strategy": strategy}
+
+    def actor(self) -> dict[str, Any]:
+        """Options of an actor."""
+        if self._alone:
+            return self.here()
+        selector = labelled("actors", {"CPU": self._topology.actors})
+        return {"num_cpus": 1, "scheduling_strategy": "SPREAD"} | ({"label_selector": selector} if selector else {})
+
+    def _reserved(self) -> PlacementGroup:
+        topology = self._topology
+        bundle = {"CPU": float(topology.threads), "GPU": float(topology.gpus_per_learner)}
+        bundle = {name: number for name, number in bundle.items() if number}
+        wanted = {name: number * topology.learners for name, number in bundle.items()}
+        selector = labelled("learners", wanted)
+        group = placement_group(
+            [bundle] * topology.learners,
+            strategy="PACK",
+            bundle_label_selector=[selector] * topology.learners if selector else None,
+        )
+        while not group.wait(1):
+            self._waits.still(f"{topology.learners} learners, which want {resources(wanted)}")
+        return group
+
+    def waits_for_actors(self, count: int) -> None:
+        """So many actors are not there yet. Said only where it is room that they lack: they take time to start."""
+        if not self._alone and ray.available_resources().get("CPU", 0) < 1:
+            self._waits.still(f"{count} actors, which want a CPU each")
+        else:
+            self._waits.still("")
+
+    def release(self) -> None:
+        """Give the places back."""
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+
+class Waits:
+    """Says what is waited for, now and then.
+
+    Args:
+        say: hears it; an empty text each time that it looks again and there is nothing new to say.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say, self._next = say, time.monotonic() + SAY_AFTER
+
+    def still(self, what: str) -> None:
+        """There is no room for these yet."""
+        text = ""
+        if what and time.monotonic() > self._next:
+            self._next = time.monotonic() + SAY_EVERY
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            there, free = (resources(found) for found in (ray.cluster_resources(), ray.available_resources()))
+            text = f"waiting for room for {what}: the cluster has {nodes} nodes with {there}, of which {free} are free"
+        self._say(text)
+
+
+def resources(found: dict[str, float]) -> str:
+    """CPUs and GPUs in words."""
+    return " and ".join(f"{found.get(name, 0):g} {name}s" for name in ("CPU", "GPU") if name == "CPU" or name in found)
+
+
+def labelled(role: str, wanted: dict[str, float]) -> dict[str, str]:
+    """A selector of the nodes of a role, if together they have what is wanted; else none."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Labels"].get(ROLE) == role]
+    enough = all(sum(node["Resources"].get(name, 0) for node in nodes) >= number for name, number in wanted.items())
+    return {ROLE: role} if nodes and enough else {}

@@ -1,0 +1,141 @@
+"""The learners of a run as one: they step together, and when one dies others take the place of all."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+
+from cluster.embedded import ProcessDied
+from cluster.faults import Faults
+from cluster.histograms import Histograms
+from cluster.processes import State
+from cluster.roster import Roster
+from cluster.shard_handle import RayShard
+from cluster.weights import RayWeights
+
+Result = TypeVar("Result")
+Stepped = tuple[dict[str, float], int, int]
+"""Metrics, env steps trained on, and the version."""
+
+
+class Ranks:
+    """The learner processes.
+
+    Each keeps its state after every step in its machine's shared memory. When one dies, all are ended, and new ones go
+    on from the newest version that all have; the shards give them the same draws again. So nothing is lost. Only with
+    the last machine that kept a state it is.
+
+    Args:
+        roster: starts them.
+        faults: hears of deaths.
+        ahead: see `RayShard`.
+
+    Attributes:
+        learning: the steps under way.
+    """
+
+    def __init__(self, roster: Roster, faults: Faults, *, ahead: int) -> None:
+        self._roster, self._faults, self._ahead = roster, faults, ahead
+        self._count = roster.experiment.topology.learners
+        self._processes: list[Any] = []
+        self.learning: dict[Any, Any] = {}
+
+    def begin(self, channel: Any, shards: list[Any]) -> None:
+        """Start the processes, who are to publish in a channel and read from shards."""
+        self._channel, self._shards = channel, shards
+        self._processes = [self._roster.learner(rank) for rank in range(self._count)]
+
+    def start(self, states: list[Any]) -> None:
+        """Let them join each other and publish.
+
+        Args:
+            states: where each goes on: a state, the number of a version that it kept, or None: the beginning.
+        """
+        life = self._roster.lives["learner-0"]
+        shards = [
+            RayShard(shard, f"shard-{index}", ahead=self._ahead, life=life) for index, shard in enumerate(self._shards)
+        ]
+        weights = RayWeights(self._channel, life=life)
+        first = self._processes[0]
+        address = self._roster.result(first.address.remote(), first)
+        started = {
+            learner.start.remote(address, shards=shards, weights=weights, state=state): learner
+            for learner, state in zip(self._processes, states, strict=True)
+        }
+        left = list(started)
+        while left:
+            (ready,), left = ray.wait(left, num_returns=1)
+            self._roster.result(ready, started[ready])
+
+    def step(self, meanwhile: Callable[[list[Any]], list[Any]]) -> Stepped:
+        """One step of all.
+
+        Args:
+            meanwhile: takes references to wait for, waits for one of them or something else, gives those that came.
+        """
+        return self._surely(lambda: self._stepped(meanwhile))
+
+    def _stepped(self, meanwhile: Callable[[list[Any]], list[Any]]) -> Stepped:
+        self.learning = {learner.step.remote(): learner for learner in self._processes}
+        results: list[Stepped] = []
+        while self.learning:
+            for reference in meanwhile(list(self.learning)):
+                results.append(self._roster.result(reference, self.learning.pop(reference)))
+        return results[0]
+
+    def state(self) -> State:
+        """Rank 0's, with all ranks' random numbers."""
+        return self._surely(self._state)
+
+    def _state(self) -> State:
+        first, *others = self._processes
+        asked = [(learner.random.remote(), learner) for learner in others]
+        tensors, values = self._roster.result(first.state.remote(), first)
+        for reference, learner in asked:
+            tensors |= self._roster.result(reference, learner)
+        return tensors, values
+
+    def histograms(self) -> Histograms:
+        """Of what the first has read last."""
+        return self._surely(lambda: self._roster.result(self._processes[0].histograms.remote(), self._processes[0]))
+
+    def rescued(self, patience: float) -> State | None:
+        """Rank 0's state, as soon as it no longer waits for rows, unless a step failed half-way."""
+        if not self._processes:
+            return None
+        asked = self._processes[0].rescued.remote()
+        ready, _ = ray.wait([asked], timeout=patience)
+        return self._roster.result(asked, self._processes[0]) if ready else None
+
+    def _surely(self, call: Callable[[], Result]) -> Result:
+        """What a call gives, of new learners if these die meanwhile."""
+        while True:
+            try:
+                if not self._processes:
+                    self._renew()
+                return call()
+            except ProcessDied as death:
+                if not death.process.startswith("learner"):
+                    raise
+                self._dismiss()
+                self._faults.died(death.process, death)
+
+    def _dismiss(self) -> None:
+        for learner in self._processes:
+            self._roster.dismiss(learner)
+        self._processes, self.learning = [], {}
+
+    def _renew(self) -> None:
+        """Let others go on from what the last ones kept: the newest version that all of them have, if there is one."""
+        self._processes = [self._roster.learner(rank) for rank in range(self._count)]
+        asked = [(learner.kept.remote(), learner) for learner in self._processes]
+        kept = [set(self._roster.result(reference, learner)) for reference, learner in asked]
+        there = [versions for versions in kept if versions]
+        if not there:
+            raise ProcessDied("all learners died, and with them what they kept of their state", begin_again=True)
+        version = max(set.intersection(*there) or set.union(*there))
+        handed = None
+        if any(version not in versions for versions in kept):
+            holder = next(rank for rank, versions in enumerate(kept) if version in versions)
+            handed = self._processes[holder].handed_over.remote(version)
+        self.start([version if version in versions else handed for versions in kept])

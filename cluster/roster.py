@@ -1,0 +1,154 @@
+"""A run's Ray processes by name: where each is started, and how another takes its place."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.environments import EnvironmentFailed
+from cluster.embedded import ProcessDied
+from cluster.experiment import Experiment, Spaces
+from cluster.faults import cause_of
+from cluster.placement import Placement
+from cluster.processes import ActorProcess, LearnerProcess
+from cluster.roll_call import RollCall
+from cluster.shard_handle import RayShard
+from cluster.store import ShardProcess
+from cluster.weights import ChannelServer, RayWeights
+from cluster.world import failures_of
+from learners.checks import OutOfBounds
+from learners.not_finite import NotFinite
+from replay.opening import Places
+
+CHANNEL = "the weight channel"
+RESTARTS = 100
+"""How often Ray may start a shard or the channel again: a new one goes on where it was; one that dies at once again
+wears this out."""
+
+
+remote: Any = ray.remote
+"""With options whose names are not known here."""
+
+
+class Roster:
+    """A run's processes, known by name; the driver owns them all.
+
+    Shards and the channel are started again by Ray, which also repeats the calls that were under way. Actors and
+    learners are replaced by the driver, who knows where a new one has to go on.
+
+    Args:
+        experiment: checked.
+        spaces: of its environment.
+        places: of the store's files.
+        logs: folder for one log per process.
+        placement: where they go.
+
+    Attributes:
+        names: of the living, by handle.
+        lives: how many of a name were started.
+        roll: how they are.
+    """
+
+    def __init__(
+        self, experiment: Experiment, spaces: Spaces, *, places: Places, logs: Path, placement: Placement
+    ) -> None:
+        self.experiment, self.spaces, self.places, self.logs = experiment, spaces, places, logs
+        self.placement = placement
+        self.names: dict[Any, str] = {}
+        self.lives: Counter[str] = Counter()
+        self.roll = RollCall(self.names)
+
+    def channel(self) -> Any:
+        """Start the weight channel."""
+        return self._named(CHANNEL, self._lasting(ChannelServer).remote())
+
+    def shard(self, index: int, *, behind: int) -> Any:
+        """Start a shard; see `ShardProcess`."""
+        shards, seed, name = self.experiment.topology.shards, self.experiment.seed, f"shard-{index}"
+        schema, tables = self.spaces.schema(self.experiment), dict(self.experiment.tables)
+        # Everybody may wait in a shard at once, so it must take many calls at a time.
+        process = self._lasting(ShardProcess, max_concurrency=1000)
+        same = {"shards": shards, "index": index, "seed": seed, "behind": behind, "log": self.logs / f"{name}.log"}
+        return self._named(name, process.remote(tables, self.places, schema, **same))
+
+    def learner(self, rank: int) -> Any:
+        """Start the process of a learner; it joins the others later."""
+        process, name = remote(**self.placement.learner(rank))(LearnerProcess), f"learner-{rank}"
+        log, failures = self.logs / f"{name}.log", failures_of(self.places)
+        made = process.remote(self.experiment, self.spaces, rank, log=log, failures=failures, live=self.places.live)
+        return self._named(name, made)
+
+    def actor(self, index: int, *, weights: RayWeights, shard: RayShard, start_block: int, life: int) -> Any:
+        """Start the process of an actor; it makes its environments with its first block."""
+        process, name = remote(**self.placement.actor())(ActorProcess), f"actor-{index}"
+        made = process.remote(
+            self.experiment,
+            self.spaces,
+            index,
+            weights=weights,
+            shard=shard,
+            places=self.places,
+            log=self.logs / f"{name}.log",
+            start_block=start_block,
+            life=life,
+        )
+        return self._named(name, made)
+
+    def dismiss(self, process: Any) -> None:
+        """End a process for good, be it dead or only cut off."""
+        name = self.names.pop(process)
+        self.roll.replaced(process, name)
+        ray.kill(process)
+
+    def result(self, reference: Any, process: Any) -> Any:
+        """What a call gives.
+
+        Raises:
+            ProcessDied: the process is no more, or another for which it waited.
+            Exception: what the process raised, as itself.
+        """
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayError as error:
+            # An error that is both comes from a living process that asked a dead one.
+            if isinstance(error, ray.exceptions.RayActorError) and not isinstance(error, ray.exceptions.RayTaskError):
+                raise self._death(self.names[process], error) from error
+            cause = getattr(error, "cause", error)
+            # A process that ends takes down those that wait for it: name the one that began.
+            if not isinstance(cause, EnvironmentFailed | NotFinite | OutOfBounds) and (dead := self._dead()):
+                raise self._death(*dead) from error
+            if not isinstance(cause, Exception):
+                raise
+            self.roll.note(self.names[process], "failed")
+            raise cause from error
+
+    def _dead(self) -> tuple[str, Exception] | None:
+        """A process that is no more, if there is one; those that are busy are not waited for long."""
+        asked = {process.pid.remote(): name for process, name in self.names.items()}
+        left, until = list(asked), time.monotonic() + 2
+        while left:
+            ready, left = ray.wait(left, num_returns=1, timeout=max(0.0, until - time.monotonic()))
+            if not ready:
+                break
+            try:
+                ray.get(ready)
+            except ray.exceptions.RayActorError as error:
+                return asked[ready[0]], error
+        return None
+
+    def _death(self, name: str, error: Exception) -> ProcessDied:
+        self.roll.note(name, "died")
+        cause = cause_of(error, self.logs / f"{name}.log")
+        return ProcessDied(f"{name} died: {cause}; last words may be in {self.logs}", process=name, cause=cause)
+
+    def _lasting(self, process: type, **options: Any) -> Any:
+        """A class of processes that become the same again: calls under way are repeated."""
+        same = {"max_restarts": RESTARTS, "max_task_retries": -1}
+        return remote(**self.placement.here(), **same, **options)(process)
+
+    def _named(self, name: str, process: Any) -> Any:
+        self.names[process] = name
+        self.lives[name] += 1
+        return process

@@ -1,0 +1,156 @@
+"""Processes that die while a run goes on: others take their place, and what is learned is what it would have been."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from actors.environments import EnvironmentFailed
+from cluster.distributed import Distributed
+from cluster.embedded import ProcessDied, start_ray
+from cluster.experiment import Experiment, Topology
+from cluster.faults import MOST, Faults, cause_of
+from cluster.metrics import read_metrics
+from learners import checkpoint
+from recipes.ppo import ppo
+from replay.store import Store
+from tests.cluster.commands import Contrail
+from tests.cluster.worlds import same, weights_after, world_of
+
+# Ray's own sockets and subprocesses are still open when their objects are collected.
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    start_ray("")
+    yield
+    ray.shutdown()
+
+
+def small(topology: Topology, **flags: Any) -> Experiment:
+    return ppo(rows=16, epochs=2, minibatches=2, topology=topology, **flags)
+
+
+def kill(world: Distributed, name: str) -> None:
+    (process,) = [process for process, known in world.names.items() if known == name]
+    os.kill(ray.get(process.pid.remote()), signal.SIGKILL)
+
+
+def faults_of(run: Path, event: str = "died") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "faults.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_learners_and_channel_that_are_killed_change_nothing(one_ray: None, tmp_path: Path) -> None:
+    """Rank 1 dies, then both, then the channel: the weights are those of a run in which nobody died, bit for bit."""
+    experiment = small(Topology(actors=2, learners=2, shards=2))
+    undisturbed = weights_after(experiment, tmp_path / "undisturbed", 7)
+    with world_of(experiment, tmp_path / "run") as world:
+        for step in range(7):
+            if step == 2:
+                kill(world, "learner-1")
+            if step == 4:
+                kill(world, "learner-0")
+                kill(world, "learner-1")
+                kill(world, "the weight channel")
+            assert world.advance().version == step + 1
+        world.save(tmp_path / "run" / "checkpoint")
+        restarts = {vitals.name: vitals.restarts for vitals in world.vitals()}
+    assert same(checkpoint.load(tmp_path / "run" / "checkpoint")[0], undisturbed)
+    assert not list((tmp_path / "run" / "segments").iterdir())
+    died = faults_of(tmp_path / "run")
+    assert [fault["process"] for fault in died][0] == "learner-1" and len(died) == 2
+    assert all("crashed or was killed" in fault["cause"] for fault in died)
+    assert all(0 < fault["seconds"] < 200 for fault in faults_of(tmp_path / "run", "goes on"))
+    assert restarts["learner-0"] == restarts["learner-1"] == 2
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_every_block_of_an_actor_that_is_killed_is_learned_from_once(lag: int, one_ray: None, tmp_path: Path) -> None:
+    experiment = small(Topology(actors=2, learners=1, max_version_lag=lag))
+    with world_of(experiment, tmp_path, rows="lz4") as world:
+        for step in range(12):
+            if step in (3, 6):
+                kill(world, "actor-0")
+            advance = world.advance()
+            assert advance.metrics["staleness/max"] <= lag
+        assert advance.metrics["health/deaths"] == 2
+        assert advance.metrics["replay/rows_committed"] > 0
+    draws = Store.open(tmp_path).draws().to_pydict()
+    handed = list(zip(draws["step"], draws["stream"], strict=True))
+    assert len(handed) == len(set(handed)) >= 12 * 8, "a block of every stream for every step, none of them twice"
+    assert [fault["process"] for fault in faults_of(tmp_path)] == ["actor-0", "actor-0"]
+
+
+def test_an_environment_that_raises_now_and_then_costs_episodes_and_one_that_always_does_ends_the_run(
+    one_ray: None, tmp_path: Path
+) -> None:
+    """It fails in its 40th step, which an actor that takes another's place reaches as well."""
+    experiment = small(Topology(actors=1, learners=1), env="tests.cluster.faulty:FaultyRaise-v0")
+    world = world_of(experiment, tmp_path)
+    with pytest.raises(EnvironmentFailed, match=r"actor-0: environment 0 .*the cart fell off at step 40") as ended, world:
+        for step in range(20):
+            assert world.advance().version == step + 1
+    assert f"actor-0 ended {MOST} times within" in ended.value.__notes__[0]
+    causes = [fault["cause"] for fault in faults_of(tmp_path)]
+    assert len(causes) == MOST and all("EnvironmentFailed: actor-0" in cause for cause in causes)
+    assert not list((tmp_path / "segments").iterdir())
+
+
+def test_without_what_learners_kept_the_run_begins_again_from_its_checkpoint(
+    one_ray: None, contrail: Contrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when their machine is lost."""
+    advance, turns = Distributed.advance, []
+
+    def disturbed(world: Distributed) -> Any:
+        turns.append(advance(world))
+        if len(turns) == 5:
+            for path in world.places.live.glob("learner-0.*"):
+                path.unlink()
+            kill(world, "learner-0")
+        return turns[-1]
+
+    monkeypatch.setattr(Distributed, "advance", disturbed)
+    flags = ["--topology.actors", 1, "--topology.learners", 1, "--envs", 4, "--rows", 16, "--steps", 1000]
+    folder = ["--run.folder", contrail.runs, "--run.name", "run", "--run.checkpoint-seconds", 0]
+    outcome = contrail("train", "ppo", *flags, *folder)
+    assert outcome.code == 0, outcome.error
+    assert "all learners died, and with them what they kept of their state; all begins again from" in outcome.error
+    versions = [row["train/version"] for row in read_metrics(contrail.runs / "run") if "train/version" in row]
+    assert versions == sorted(set(versions)) and versions[-1] >= 1000 // 64
+
+
+def test_a_process_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    faults, death = Faults(tmp_path), ProcessDied("actor-3 died: of hunger", process="actor-3", cause="of hunger")
+    for version in (0, 120, 210):  # the third in 210 steps: it may go on
+        faults.moved(version)
+        faults.died("actor-3", death)
+    faults.died("actor-2", death)
+    faults.moved(219)
+    with pytest.raises(ProcessDied, match="of hunger") as ended:
+        faults.died("actor-3", death)
+    assert ended.value.__notes__ == [f"actor-3 ended {MOST} times within 99 learner steps"]
+    assert faults.count == 5 and faults_of(tmp_path)[-1]["cause"] == "of hunger"
+
+
+@pytest.mark.parametrize(
+    ("said", "log", "cause"),
+    [
+        ("The actor is dead because its node has died. Node Id: 7", "", "its machine was lost"),
+        ("Worker exits with an exit code 3.", "", "it ended itself with exit code 3"),
+        ("Worker exits with an exit code 1. The process receives a SIGTERM.", "", "somebody sent it SIGTERM"),
+        ("connection error code 2. End of file.", "", "it crashed or was killed, perhaps for want of memory"),
+        ("connection error code 2.", "Fatal Python error: Segmentation fault\n\nThread", "it crashed (SIGSEGV)"),
+    ],
+)
+def test_causes_of_death(said: str, log: str, cause: str, tmp_path: Path) -> None:
+    (tmp_path / "x.log").write_text(log)
+    assert cause_of(RuntimeError(said), tmp_path / "x.log") == cause
