@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     from cluster.mistakes import explained
-    from cluster.recipe import describe_recipes
+    from cluster.shipped import describe_recipes
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE + describe_recipes())

@@ -14,13 +14,14 @@ from cluster.evaluation import describe_evaluation, evaluate
 from cluster.events import Events, added
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.film import FILM, check_film, film
-from cluster.mistakes import MISTAKES
+from cluster.mistakes import is_mistake
 from cluster.pages import described, session_start
 from cluster.parsing import parsed, recorded
-from cluster.recipe import describe_recipes
 from cluster.run import RunOptions, train
 from cluster.run_folder import FolderTaken, RunFolder, default_name
+from cluster.shipped import describe_recipes
 from cluster.trained import policy_values
+from cluster.writers import check_services
 
 
 def command_train(arguments: list[str]) -> int:
@@ -34,6 +35,7 @@ def command_train(arguments: list[str]) -> int:
     spaces = checked_spaces(experiment)
     if options.film:
         check_film(experiment)
+    check_services(options.writers)
     folder = _new_folder(name, experiment, options)
     told = {"parameters": parameters, "policy": policy_values(experiment, spaces)}
     folder.save_experiment(_description(name, flags, experiment) | told)
@@ -119,9 +121,9 @@ def checked_spaces(experiment: Experiment) -> Spaces:
         spaces.schema(experiment)
         with torch.device("meta"):
             spaces.model(experiment, learning=True)
-    except MISTAKES:
-        raise
     except Exception as error:
+        if is_mistake(error):
+            raise
         text = f"no model can be made for {experiment.environment.id}: {type(error).__name__}: {error}"
         raise ExperimentError(text) from error
     return spaces

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from cluster.lock import holding
+from cluster.lock import held
 from cluster.vitals import Vitals
 
 FILE, ERROR = "processes.json", Path("logs", "error.txt")
@@ -84,6 +84,5 @@ class Condition:
         if self.over:
             return False
         if self.processes[0].host == platform.node():
-            with holding(folder) as free:
-                return not free
+            return held(folder)
         return time.time() - self.written < STALE * self.every

@@ -10,7 +10,7 @@ from actors.actor import Report
 from actors.environments import EnvironmentFailed
 from cluster import checkpoints
 from cluster.assembly import streams_of, writer_name
-from cluster.embedded import ProcessDied, start_ray
+from cluster.embedded import start_ray
 from cluster.experiment import Experiment, Spaces
 from cluster.faults import Faults
 from cluster.histograms import Histograms, of_store
@@ -21,7 +21,7 @@ from cluster.roster import CHANNEL, Roster
 from cluster.shard_handle import RayShard
 from cluster.vitals import Vitals
 from cluster.weights import RayWeights
-from cluster.world import Advance, store_metrics
+from cluster.world import Advance, ProcessDied, store_metrics
 from replay.opening import Places
 
 AHEAD = 8

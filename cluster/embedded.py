@@ -9,6 +9,7 @@ import ray
 from ray._private import ray_constants
 
 from cluster.experiment import ExperimentError
+from cluster.world import ProcessDied
 
 LEAN = {
     "RAY_AUTH_MODE": "disabled",
@@ -22,21 +23,6 @@ LEAN = {
 }
 """Settings of an embedded Ray that nobody else joins: it listens on this machine only, starts in half the time, and its
 processes are not put behind everything else on the machine (Ray's own default is a niceness of 15)."""
-
-
-class ProcessDied(RuntimeError):
-    """A process of the run ended by itself; names it and its log.
-
-    Args:
-        text: of the message.
-        process: its name.
-        cause: in a few words.
-        begin_again: whether the run may go on from its newest checkpoint: nothing says that this will happen again.
-    """
-
-    def __init__(self, text: str, *, process: str = "", cause: str = "", begin_again: bool = False) -> None:
-        super().__init__(text)
-        self.process, self.cause, self.begin_again = process, cause, begin_again
 
 
 def start_ray(topology_address: str) -> None:

@@ -4,67 +4,42 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable
-
-from actors.environments import EnvironmentFailed, EnvironmentProblem
-from actors.spaces import SpaceError
-from cluster.embedded import ProcessDied
-from cluster.experiment import ExperimentError
-from cluster.recipe import RecipeError
-from cluster.run_folder import RunFolderError
-from learners.checkpoint import CheckpointError
-from learners.checks import OutOfBounds
-from learners.description import DescriptionError
-from learners.exported import ExportError
-from learners.extras import MissingExtra
-from learners.learner import StaleRows
-from learners.nets.encoders import EncoderError
-from learners.not_finite import NotFinite
-from learners.objective import MethodError
-from learners.update import UpdateError
-from replay.archive import CorruptSegment
-from replay.draw_log import DrawLogError
-from replay.exchange import ExchangeError
-from replay.extents import ExtentsError
-from replay.journal import JournalError
-from replay.logged import NotLogged
-from replay.schema import SchemaError
-from replay.segment import StoreError
-from replay.table import TableError
+from collections.abc import Callable, Sequence
 
 MISTAKES = (
-    DescriptionError,
-    EncoderError,
-    EnvironmentFailed,
-    EnvironmentProblem,
-    ExchangeError,
-    ExperimentError,
-    ExportError,
-    MethodError,
-    MissingExtra,
-    NotLogged,
-    RecipeError,
-    RunFolderError,
-    SchemaError,
-    SpaceError,
-    StoreError,
-    TableError,
-    UpdateError,
+    "learners.description:DescriptionError",
+    "learners.nets.encoders:EncoderError",
+    "actors.watched:EnvironmentFailed",
+    "actors.environments:EnvironmentProblem",
+    "replay.pieces:ExchangeError",
+    "cluster.experiment:ExperimentError",
+    "learners.exported:ExportError",
+    "learners.objective:MethodError",
+    "learners.extras:MissingExtra",
+    "replay.logged:NotLogged",
+    "cluster.recipe:RecipeError",
+    "cluster.run_folder:RunFolderError",
+    "replay.schema:SchemaError",
+    "actors.spaces:SpaceError",
+    "replay.segment:StoreError",
+    "replay.table:TableError",
+    "learners.update:UpdateError",
 )
-"""What a user can mend: the command, the experiment, their environment."""
+"""What a user can mend: the command, the experiment, their environment. By module and name, since a command that only
+reads files would pay seconds to import all modules whose errors it never sees."""
 
 TROUBLES = (
-    CheckpointError,
-    CorruptSegment,
-    DrawLogError,
-    ExtentsError,
-    JournalError,
-    NotFinite,
-    OSError,
-    OutOfBounds,
-    ProcessDied,
-    StaleRows,
-    TimeoutError,
+    "learners.checkpoint:CheckpointError",
+    "replay.archive_file:CorruptSegment",
+    "replay.draw_log:DrawLogError",
+    "replay.extents:ExtentsError",
+    "replay.journal:JournalError",
+    "learners.not_finite:NotFinite",
+    "builtins:OSError",
+    "learners.checks:OutOfBounds",
+    "cluster.world:ProcessDied",
+    "learners.learner:StaleRows",
+    "builtins:TimeoutError",
 )
 """What went wrong around a correct command: a full disk, a damaged file, a process that died, a loss that is not a
 number."""
@@ -76,14 +51,21 @@ def explained(command: Callable[[list[str]], int], arguments: list[str]) -> int:
         return command(arguments)
     except SystemExit as exit_:
         return int(exit_.code or 0)
-    except MISTAKES as error:
-        return _told(error, 2)
-    except TROUBLES as error:
+    except Exception as error:
+        if is_mistake(error):
+            return _told(error, 2)
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise
-        return _told(error, 1)
-    except Exception as error:  # noqa: BLE001 - nobody foresaw it: the traceback is kept or shown
-        return _told(error, 1, foreseen=False)
+        return _told(error, 1, foreseen=_is_one_of(TROUBLES, error))
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether it is one of `MISTAKES`, with a sentence of its own."""
+    return _is_one_of(MISTAKES, error)
+
+
+def _is_one_of(names: Sequence[str], error: Exception) -> bool:
+    return any(f"{kind.__module__}:{kind.__qualname__}" in names for kind in type(error).__mro__)
 
 
 def _nobody_reads() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from cluster.experiment import Experiment
-from cluster.mistakes import MISTAKES
+from cluster.mistakes import is_mistake
 from cluster.recipe import Recipe, RecipeError, described, find_recipe
 from cluster.run import RunOptions
 from cluster.run_folder import RunFolder, RunFolderError
@@ -64,9 +64,9 @@ def called(recipe: Recipe, name: str, **arguments: object) -> Experiment:
     """
     try:
         experiment = recipe(**arguments)
-    except MISTAKES:  # with a sentence already
-        raise
     except Exception as error:
+        if is_mistake(error):  # with a sentence already
+            raise
         raise RecipeError(f"recipe {name}: {described(error)}") from error
     if not isinstance(experiment, Experiment):
         raise RecipeError(f"recipe {name} returned {type(experiment).__name__}: let it return an Experiment")

@@ -5,13 +5,13 @@ from typing import Any, TypeVar
 
 import ray
 
-from cluster.embedded import ProcessDied
 from cluster.faults import Faults
 from cluster.histograms import Histograms
 from cluster.processes import State
 from cluster.roster import Roster
 from cluster.shard_handle import RayShard
 from cluster.weights import RayWeights
+from cluster.world import ProcessDied
 
 Result = TypeVar("Result")
 Stepped = tuple[dict[str, float], int, int]

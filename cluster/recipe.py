@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import re
 import sys
 import traceback
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cluster.experiment import Experiment
+from cluster.shipped import recipe_names
 
 Recipe = Callable[..., Experiment]
 
@@ -28,17 +28,6 @@ def find_recipe(name: str) -> Recipe:
         RecipeError: there is none, or its file cannot be imported.
     """
     return _own_recipe(name) if ":" in name or name.endswith(".py") else _shipped_recipe(name)
-
-
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes, found in the package above this one by name alone."""
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("recipes").__path__))
-
-
-def describe_recipes() -> str:
-    """The recipes, a line each."""
-    lines = [f"  {name:<12} {(inspect.getdoc(_shipped_recipe(name)) or '').splitlines()[0]}" for name in recipe_names()]
-    return "recipes:\n" + "\n".join(lines)
 
 
 def _shipped_recipe(name: str) -> Recipe:

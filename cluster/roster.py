@@ -8,7 +8,6 @@ from typing import Any
 import ray
 
 from actors.environments import EnvironmentFailed
-from cluster.embedded import ProcessDied
 from cluster.experiment import Experiment, Spaces
 from cluster.faults import cause_of
 from cluster.placement import Placement
@@ -17,7 +16,7 @@ from cluster.roll_call import RollCall
 from cluster.shard_handle import RayShard
 from cluster.store import ShardProcess
 from cluster.weights import ChannelServer, RayWeights
-from cluster.world import failures_of
+from cluster.world import ProcessDied, failures_of
 from learners.checks import OutOfBounds
 from learners.not_finite import NotFinite
 from replay.opening import Places

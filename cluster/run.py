@@ -10,8 +10,6 @@ from pathlib import Path
 
 from cluster import checkpoints
 from cluster.display import Display
-from cluster.distributed import Distributed
-from cluster.embedded import ProcessDied
 from cluster.evaluation import describe_evaluation, evaluate
 from cluster.experiment import Experiment, Spaces
 from cluster.film import film
@@ -20,11 +18,13 @@ from cluster.lock import holding
 from cluster.metrics import Metrics
 from cluster.pages import session_end
 from cluster.pulse import Pulse
+from cluster.ray_gauges import RayGauges
 from cluster.run_folder import RunFolder, RunFolderError
 from cluster.segments_folder import bytes_wanted, segments_folder
 from cluster.statistics import Statistics
 from cluster.stop import StoppedWaiting, StopRequest, stop_requests
-from cluster.world import Local, World
+from cluster.world import Local, ProcessDied, World
+from cluster.writers import Elsewhere, Service
 from replay.archive import Codec
 from replay.opening import Places, log_of, next_start, prepare_restart
 
@@ -43,6 +43,7 @@ class RunOptions:
         rows_gib: of them that are kept; beyond it the oldest leave.
         probe: at the end, tell what can be read from the representation, as `contrail probe` does.
         film: one more episode is played at the end and filmed, for TensorBoard's images; wants the extra `video`.
+        writers: services that are sent the numbers, too; each wants the extra of its name.
     """
 
     name: str = ""
@@ -53,6 +54,7 @@ class RunOptions:
     rows_gib: float = 4.0
     probe: bool = False
     film: bool = False
+    writers: tuple[Service, ...] = ()
 
     @property
     def kept_bytes(self) -> int:
@@ -129,8 +131,13 @@ class _Run:
             ) as live,
             Metrics(folder.path, resume_step=steps if resume else None) as metrics,
             Display(self.title, experiment.steps) as display,
+            Elsewhere(display.note) as elsewhere,
         ):
-            told = _Told(metrics, display, self.pulse, self.stop)
+            for service in options.writers:
+                elsewhere.start(service, folder, resume=resume)
+            if experiment.topology.address and not experiment.topology.local:
+                elsewhere.add("Ray's metrics", RayGauges(folder.path.name))
+            told = _Told(metrics, display, self.pulse, elsewhere, self.stop)
             if steps < experiment.steps:
                 world = self._world(self._places(live, wanted), begin, told)
                 self.pulse.follow(world)
@@ -158,6 +165,8 @@ class _Run:
             prepare_restart(experiment.tables, places, shards=shards, seed=experiment.seed, version=version)
         if experiment.topology.local:
             return Local(experiment, spaces, places=places, resume=begin)
+        from cluster.distributed import Distributed  # and with it Ray, which a run in one process does without
+
         logs = self.folder.path.resolve() / "logs"
         return Distributed(experiment, spaces, places=places, logs=logs, resume=begin, say=told.waiting)
 
@@ -206,7 +215,7 @@ class _Run:
             with self.stop.at_once():
                 if experiment.evaluation_episodes:
                     values = evaluate(experiment, self.folder)
-                    told.metrics.write(steps, values)
+                    told.write(steps, values)
                     told.display.note(describe_evaluation(values, experiment))
                 if self.options.film:
                     told.metrics.summary(steps, film(experiment, self.folder))
@@ -222,7 +231,13 @@ class _Told:
     metrics: Metrics
     display: Display
     pulse: Pulse
+    elsewhere: Elsewhere
     stop: StopRequest
+
+    def write(self, steps: int, values: Mapping[str, float]) -> None:
+        """Numbers at so many env steps, for all who keep them."""
+        self.metrics.write(steps, values)
+        self.elsewhere.scalars(steps, values)
 
     def waiting(self, text: str) -> None:
         """Processes wait for a place; the text is empty where that was said already.
@@ -238,7 +253,7 @@ class _Told:
 
     def learner_step(self, steps: int, values: Mapping[str, float]) -> None:
         """Numbers of a learner step that has ended, at so many env steps."""
-        self.metrics.write(steps, values)
+        self.write(steps, values)
         self.display.update(steps, values)
         self.pulse.moved(steps, values.get("time/fps"))
 

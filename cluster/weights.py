@@ -4,12 +4,10 @@ import asyncio
 import os
 from typing import Any
 
-import numpy as np
 import ray
 
+from cluster.local_weights import Weights
 from cluster.vitals import Vitals, of_this_process
-
-Weights = dict[str, np.ndarray]
 
 
 def fetch(reference: Any, *, seconds: float, otherwise: str) -> Any:
@@ -27,27 +25,6 @@ def fetch(reference: Any, *, seconds: float, otherwise: str) -> Any:
         return ray.get(reference, timeout=seconds)
     except ray.exceptions.GetTimeoutError as error:
         raise TimeoutError(f"waited {seconds:.0f} s, {otherwise}") from error
-
-
-class LocalWeights:
-    """The channel inside one process: publishing replaces, reading never waits.
-
-    The loop takes turns, so the version that a reader asks for has been published before it asks.
-    """
-
-    def __init__(self) -> None:
-        self._newest: tuple[int, Weights] | None = None
-
-    def publish(self, version: int, weights: Weights) -> None:
-        """Replace what there was."""
-        self._newest = version, weights
-
-    def read(self, *, have: int, at_least: int) -> tuple[int, Weights] | None:
-        """The newest version, or None if the reader has it."""
-        newest = self._newest
-        if newest is None or newest[0] < at_least:
-            raise RuntimeError(f"weights of version {at_least} were asked for before they were published")
-        return newest if newest[0] > have else None
 
 
 class Stopped(RuntimeError):

@@ -12,13 +12,28 @@ from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.histograms import Histograms, of_store
 from cluster.limits import Limits
+from cluster.local_weights import LocalWeights
 from cluster.vitals import Vitals
-from cluster.weights import LocalWeights
 from learners.group import Group
 from replay.messages import NotReady
 from replay.opening import Places, open_shard
 from replay.recovery import Recorder
 from replay.shard import Shard
+
+
+class ProcessDied(RuntimeError):
+    """A process of the run ended by itself; names it and its log.
+
+    Args:
+        text: of the message.
+        process: its name.
+        cause: in a few words.
+        begin_again: whether the run may go on from its newest checkpoint: nothing says that this will happen again.
+    """
+
+    def __init__(self, text: str, *, process: str = "", cause: str = "", begin_again: bool = False) -> None:
+        super().__init__(text)
+        self.process, self.cause, self.begin_again = process, cause, begin_again
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class World(Protocol):
         ...
 
     def histograms(self) -> Histograms:
-        """Counts and edges by tag: of windows' priorities and ages, and of how old the last batch's rows were."""
+        """Counts and edges by tag: windows' priorities and ages, and how old and off-policy the last rows were."""
         ...
 
     def vitals(self) -> list[Vitals]:

@@ -1,7 +1,7 @@
 """The distribution that acted: recorded with the rows, made again from them, and how far the policy is from it."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from learners.distributions import Distribution
 from learners.objective import Batch, MethodError
+
+if TYPE_CHECKING:
+    from learners.model import Model
 
 PREFIX = "policy_"
 """In front of a distribution's parameter, it is the name of the column: "policy_logits"."""
@@ -53,3 +56,15 @@ def log_ratio_to_behaviour(dist: Distribution, batch: Batch) -> Tensor:
     """Logarithm of how much likelier the policy makes the recorded action than the one that acted did, (B, T)."""
     # Rows without a decision hold arbitrary actions: a ratio of 1 keeps infinities out of their zero share.
     return torch.where(batch["counted"] > 0, dist.log_prob(batch["action"]) - batch["log_prob"], 0.0)
+
+
+@torch.no_grad()
+def importance(model: "Model", batch: Batch) -> Tensor:
+    """How much likelier the policy makes each decision of a batch than the one that acted did, (n,).
+
+    Those that are not a number are left out: the next learner step says what is wrong.
+    """
+    decided = batch["mask"] > 0
+    log_prob = model(batch).dist.log_prob(batch["action"])
+    ratio = (log_prob[decided].float() - batch["log_prob"][decided]).exp()
+    return ratio[~ratio.isnan()]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learners.behaviour import importance
 from learners.burn_in import burnt_in
 from learners.checks import Checks
 from learners.frames import stack_windows
@@ -51,6 +52,10 @@ class WeightPublisher(Protocol):
     def publish(self, version: int, weights: dict[str, np.ndarray]) -> None:
         """Hand over the weights of a version; does not wait for readers."""
         ...
+
+
+LARGEST_RATIO = 10.0
+"""In histograms, where larger importance ratios count as this: one outlier would squeeze all others into one bin."""
 
 
 class StaleRows(RuntimeError):
@@ -95,6 +100,7 @@ class Learner:
         self.version = 0
         self.steps = 0
         self._ages: dict[str, Tensor] = {}
+        self._newest: dict[str, Batch] = {}
 
     def announce(self) -> None:
         """Keep the present state, then publish its weights, so that actors may start; only rank 0 publishes.
@@ -120,6 +126,7 @@ class Learner:
             OutOfBounds: a metric left the range that its objective declares.
         """
         started = time.perf_counter()
+        self._newest = {}  # before the next ones need memory
         batches = {name: self._batch(name, columns) for name, columns in self.read.read(self.version).items()}
         metrics = self._staleness(batches)
         ready = time.perf_counter()
@@ -129,6 +136,7 @@ class Learner:
                 self.read.prioritise(table, items, priorities)
         metrics |= self.checks(metrics)
         self.version += 1
+        self._newest = {name: batch for name, batch in batches.items() if self.tables[name].reads_once}
         # Where nobody explores, what is drawn again and again counts each time.
         once = {name for name, table in self.tables.items() if table.reads_once} or set(self.tables)
         trained = [batch["mask"].sum() for name, batch in batches.items() if name in once]
@@ -185,8 +193,14 @@ class Learner:
         return metrics
 
     def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Versions behind of the decided rows of this rank's last batch, by "staleness/TABLE": counts and edges."""
-        return {f"staleness/{name}": _distribution(ages.cpu().numpy()) for name, ages in self._ages.items()}
+        """Distributions over the decided rows of this rank's last batch of tables that are read once: counts and edges.
+
+        "staleness/TABLE": versions behind. "importance/TABLE": ratios of the present policy to the one that acted, from
+        a forward pass made here, so that learner steps pay nothing for it. To be called between two of them.
+        """
+        ages = {f"staleness/{name}": _distribution(ages.cpu().numpy()) for name, ages in self._ages.items()}
+        ratios = {name: importance(self.model, batch).cpu().numpy() for name, batch in self._newest.items()}
+        return ages | {f"importance/{name}": _ratios(found) for name, found in ratios.items() if len(found)}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a checkpoint must hold: tensors by name, and plain values."""
@@ -237,3 +251,8 @@ def _distribution(ages: np.ndarray, most: int = 64) -> tuple[np.ndarray, np.ndar
     """Counts of whole numbers and the edges between them; of more than `most`, several share a count."""
     low, high = ages.min(), ages.max()
     return np.histogram(ages, bins=min(most, int(high - low) + 1), range=(low - 0.5, high + 0.5))
+
+
+def _ratios(ratios: np.ndarray, bins: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of importance ratios and the edges between them."""
+    return np.histogram(ratios.clip(max=LARGEST_RATIO), bins=bins)

@@ -77,6 +77,7 @@ def test_histograms_come_with_every_checkpoint(seconds: float, tmp_path: Path) -
         "replay/history/priority",
         "replay/history/age",
         "staleness/fresh",
+        "importance/fresh",
     }
     assert events.Histograms("replay/history/priority")[-1].histogram_value.num > 300
 

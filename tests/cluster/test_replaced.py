@@ -12,10 +12,11 @@ import ray
 
 from actors.environments import EnvironmentFailed
 from cluster.distributed import Distributed
-from cluster.embedded import ProcessDied, start_ray
+from cluster.embedded import start_ray
 from cluster.experiment import Experiment, Topology
 from cluster.faults import MOST, Faults, cause_of
 from cluster.metrics import read_metrics
+from cluster.world import ProcessDied
 from learners import checkpoint
 from recipes.ppo import ppo
 from replay.store import Store
@@ -65,7 +66,7 @@ def test_learners_and_channel_that_are_killed_change_nothing(one_ray: None, tmp_
     assert same(checkpoint.load(tmp_path / "run" / "checkpoint")[0], undisturbed)
     assert not list((tmp_path / "run" / "segments").iterdir())
     died = faults_of(tmp_path / "run")
-    assert [fault["process"] for fault in died][0] == "learner-1" and len(died) == 2
+    assert died[0]["process"] == "learner-1" and len(died) == 2
     assert all("crashed or was killed" in fault["cause"] for fault in died)
     assert all(0 < fault["seconds"] < 200 for fault in faults_of(tmp_path / "run", "goes on"))
     assert restarts["learner-0"] == restarts["learner-1"] == 2
@@ -94,7 +95,10 @@ def test_an_environment_that_raises_now_and_then_costs_episodes_and_one_that_alw
     """It fails in its 40th step, which an actor that takes another's place reaches as well."""
     experiment = small(Topology(actors=1, learners=1), env="tests.cluster.faulty:FaultyRaise-v0")
     world = world_of(experiment, tmp_path)
-    with pytest.raises(EnvironmentFailed, match=r"actor-0: environment 0 .*the cart fell off at step 40") as ended, world:
+    with (
+        pytest.raises(EnvironmentFailed, match=r"actor-0: environment 0 .*the cart fell off at step 40") as ended,
+        world,
+    ):
         for step in range(20):
             assert world.advance().version == step + 1
     assert f"actor-0 ended {MOST} times within" in ended.value.__notes__[0]

@@ -1,6 +1,8 @@
 """What a person sees of a run that somebody else started: alive, ended, failed or dead, from its folder alone."""
 
+import fcntl
 import json
+import os
 import platform
 import threading
 import time
@@ -14,7 +16,7 @@ import pytest
 
 from cluster.condition import Condition, Phase
 from cluster.following import NewRows
-from cluster.lock import holding
+from cluster.lock import held, holding
 from cluster.logs import last_words
 from cluster.metrics import Metrics
 from cluster.vitals import Rate, Vitals, of_this_process
@@ -83,6 +85,18 @@ def test_a_dead_driver_is_told_at_once_on_its_machine_and_by_its_silence_elsewhe
     assert contrail("status", run).code == 0
     condition(host="elsewhere", written=time.time() - 20).write(run)
     assert "DIED" in contrail("status", run).out
+
+
+def test_those_who_look_neither_see_nor_stop_each_other_nor_a_resumption(run: Path) -> None:
+    looking = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # somebody who looks, caught in the act
+    assert not held(run)
+    threading.Timer(0.05, os.close, [looking]).start()
+    with holding(run) as free:
+        assert free and held(run)
+        with holding(run) as second:
+            assert not second
+    assert not held(run)
 
 
 def test_processes_and_a_driver_that_are_silent_are_told(run: Path, contrail: Contrail) -> None:

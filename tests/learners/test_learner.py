@@ -59,6 +59,21 @@ def test_rows_of_another_run_may_be_of_any_version(versions: list[float]) -> Non
     assert edges[0] <= -max(versions) and edges[-1] >= -min(versions)
 
 
+@pytest.mark.parametrize("acted", [-np.log(3), -np.log(6), -20.0], ids=["the same policy", "half as likely", "never"])
+def test_importance_is_how_much_likelier_the_policy_makes_what_was_done(acted: float) -> None:
+    shape = (TABLE.batch, TABLE.lead + TABLE.window)
+    rows = RandomRows(images=False, changes={"log_prob": np.full(shape, acted, np.float32)})
+    learner = learner_of(model_of(images=False), Gradient({"fresh": PPO()}, lr=0.0, epochs=1, minibatches=1), rows=rows)
+    assert learner.histograms() == {}, "nothing was read yet"
+    learner.step()
+    before = copied(learner)
+    counts, edges = learner.histograms()["importance/fresh"]
+    assert counts.sum() == rows.read(0)["fresh"]["mask"][:, TABLE.lead :].sum()
+    likely = min(10.0, np.exp(-np.log(3) - acted))  # of a fresh policy over three actions, about
+    assert 0.8 * likely < edges[0] <= likely * 1.2 and edges[-1] <= max(10.5, likely * 1.2)
+    assert not differing(before, copied(learner)), "random numbers among them"
+
+
 @pytest.mark.parametrize(
     "make",
     [vector_learner, lambda: image_learner("fp32"), lambda: image_learner("bf16")],
