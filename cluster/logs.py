@@ -4,6 +4,7 @@ import faulthandler
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 TAIL = 8192
@@ -21,6 +22,33 @@ def log_to(path: Path) -> None:
         os.dup2(file, stream.fileno())
     os.close(file)
     faulthandler.enable()
+
+
+class Log:
+    """What this process prints: in the run's folder or, where that is on another machine, in a file of its own one.
+
+    From there the driver is told what is new. Last words that nobody asked for in time stay on that machine.
+
+    Args:
+        path: in the run's folder.
+        far: whether that is on another machine.
+    """
+
+    def __init__(self, path: Path, *, far: bool) -> None:
+        run = path.parent.parent.name
+        self._path = Path(tempfile.gettempdir(), f"contrail-{os.getuid()}", run, path.name) if far else path
+        self._told = 0
+        self._far = far
+        log_to(self._path)
+
+    def news(self) -> str:
+        """What the run's folder lacks, at most what a screen can show."""
+        if not self._far:
+            return ""
+        with open(self._path, "rb") as file:
+            file.seek(max(self._told, file.seek(0, os.SEEK_END) - TAIL))
+            text, self._told = file.read(), file.tell()
+        return text.decode(errors="replace")
 
 
 def last_words(path: Path, lines: int = 1) -> list[str]:

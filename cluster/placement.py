@@ -48,10 +48,13 @@ class Placement:
                 f"{there}: lower --topology.learners or --topology.gpus-per-learner"
             )
 
+    def home(self) -> str:
+        """The driver's node."""
+        return ray.get_runtime_context().get_node_id()
+
     def here(self) -> dict[str, Any]:
         """Options of a process that stays with the driver."""
-        node = ray.get_runtime_context().get_node_id()
-        return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+        return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(self.home(), soft=False)}
 
     def learner(self, rank: int) -> dict[str, Any]:
         """Options of a learner; the first call waits until there is room for all."""

@@ -22,7 +22,7 @@ from actors.actor import Actor, Report
 from cluster.assembly import make_actor, make_learner
 from cluster.experiment import Experiment, Spaces
 from cluster.histograms import Histograms
-from cluster.logs import log_to
+from cluster.logs import Log
 from cluster.segments_folder import SHARED_MEMORY
 from cluster.shard_handle import FarRayShard, RayShard
 from cluster.vitals import Vitals, of_this_process
@@ -50,10 +50,11 @@ class ActorProcess:
         shard: RayShard,
         places: Places,
         log: Path,
+        home: str,
         start_block: int,
         life: int,
     ) -> None:
-        log_to(log)
+        self._log = log_here(log, home)
         torch.set_num_threads(1)
         self._shard = shard
         self._actor: Actor | None = None
@@ -82,10 +83,12 @@ class ActorProcess:
 
     def vitals(self) -> Vitals:
         """How the process is; its rate is that of its last block."""
+        printed = self._log.news()
         if self._report is None:
-            return of_this_process(runs=False)
+            return of_this_process(runs=False, printed=printed)
         seconds = self._report.seconds
-        return of_this_process(rate=self._report.steps / sum(seconds.values()), unit="env steps/s", seconds=seconds)
+        rate = self._report.steps / sum(seconds.values())
+        return of_this_process(rate=rate, unit="env steps/s", seconds=seconds, printed=printed)
 
     def collect(self) -> Report:
         """One block."""
@@ -108,14 +111,15 @@ class LearnerProcess:
         spaces: of its environment.
         rank: of the learner.
         log: where what it prints goes.
+        home: the driver's node.
         failures: folder for what ended the run.
         live: folder of live segments, where this machine has it.
     """
 
     def __init__(
-        self, experiment: Experiment, spaces: Spaces, rank: int, *, log: Path, failures: Path, live: Path
+        self, experiment: Experiment, spaces: Spaces, rank: int, *, log: Path, home: str, failures: Path, live: Path
     ) -> None:
-        log_to(log)
+        self._log = log_here(log, home)
         torch.set_num_threads(experiment.topology.threads)
         self._experiment, self._spaces, self._rank, self._failures = experiment, spaces, rank, failures
         self._learner: Learner | None = None
@@ -173,9 +177,11 @@ class LearnerProcess:
 
     def vitals(self) -> Vitals:
         """How the process is; its rate is that of its last step."""
+        printed = self._log.news()
         if not self._seconds:
-            return of_this_process(runs=False)
-        return of_this_process(rate=1 / sum(self._seconds.values()), unit="learner steps/s", seconds=self._seconds)
+            return of_this_process(runs=False, printed=printed)
+        rate = 1 / sum(self._seconds.values())
+        return of_this_process(rate=rate, unit="learner steps/s", seconds=self._seconds, printed=printed)
 
     def step(self) -> tuple[dict[str, float], int, int]:
         """One learner step: its metrics, the env steps trained on so far, and the version."""
@@ -217,6 +223,11 @@ class LearnerProcess:
     def _started(self) -> Learner:
         assert self._learner is not None
         return self._learner
+
+
+def log_here(path: Path, home: str) -> Log:
+    """This process's log, with the run's or, on another node than the driver's, here."""
+    return Log(path, far=ray.get_runtime_context().get_node_id() != home)
 
 
 def keeping_folder(live: Path) -> Path:

@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,13 +20,14 @@ class RollCall:
 
     Args:
         names: of the processes by their handles; those that are added later are asked, too.
+        logs: folder for what those print that are on other machines.
 
     Attributes:
         first: the process that ended by itself before any other; empty: none did. What follows comes of it.
     """
 
-    def __init__(self, names: Mapping[Any, str]) -> None:
-        self._names = names
+    def __init__(self, names: Mapping[Any, str], logs: Path) -> None:
+        self._names, self._logs = names, logs
         self._asked: dict[Any, Any] = {}
         self._known: dict[str, Vitals] = {}
         self._lock, self._over = threading.Lock(), False
@@ -65,7 +68,7 @@ class RollCall:
             if not ready:
                 return known
             try:
-                known = _heard(ray.get(ready[0]), known)
+                known = self._heard(ray.get(ready[0]), known)
             except ray.exceptions.ActorUnavailableError:
                 pass  # it is being replaced, or cannot be reached just now
             except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
@@ -73,8 +76,13 @@ class RollCall:
         self._asked[process] = process.vitals.remote()
         return known
 
-
-def _heard(vitals: Vitals, known: Vitals) -> Vitals:
-    """An answer, under the process's name; another id than before is a process that took its place."""
-    replaced = known.pid not in (0, vitals.pid)
-    return replace(vitals, name=known.name, restarts=known.restarts + replaced)
+    def _heard(self, vitals: Vitals, known: Vitals) -> Vitals:
+        """An answer, under the process's name; another id than before is a process that took its place."""
+        if vitals.printed:
+            with (
+                suppress(OSError),
+                open(self._logs / f"{known.name}.log", "a") as log,
+            ):  # full: that ends the run itself
+                log.write(vitals.printed)
+        replaced = known.pid not in (0, vitals.pid)
+        return replace(vitals, name=known.name, restarts=known.restarts + replaced, printed="")

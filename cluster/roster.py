@@ -57,7 +57,7 @@ class Roster:
         self.placement = placement
         self.names: dict[Any, str] = {}
         self.lives: Counter[str] = Counter()
-        self.roll = RollCall(self.names)
+        self.roll = RollCall(self.names, logs)
 
     def channel(self) -> Any:
         """Start the weight channel."""
@@ -75,8 +75,15 @@ class Roster:
     def learner(self, rank: int) -> Any:
         """Start the process of a learner; it joins the others later."""
         process, name = remote(**self.placement.learner(rank))(LearnerProcess), f"learner-{rank}"
-        log, failures = self.logs / f"{name}.log", failures_of(self.places)
-        made = process.remote(self.experiment, self.spaces, rank, log=log, failures=failures, live=self.places.live)
+        made = process.remote(
+            self.experiment,
+            self.spaces,
+            rank,
+            log=self.logs / f"{name}.log",
+            home=self.placement.home(),
+            failures=failures_of(self.places),
+            live=self.places.live,
+        )
         return self._named(name, made)
 
     def actor(self, index: int, *, weights: RayWeights, shard: RayShard, start_block: int, life: int) -> Any:
@@ -90,6 +97,7 @@ class Roster:
             shard=shard,
             places=self.places,
             log=self.logs / f"{name}.log",
+            home=self.placement.home(),
             start_block=start_block,
             life=life,
         )

@@ -27,6 +27,7 @@ class Vitals:
         memory: resident bytes.
         restarts: how often it was replaced.
         heard: when it said this, in seconds since 1970.
+        printed: what it printed since it was last heard of, where its log is on another machine than the run's folder.
     """
 
     name: str = ""
@@ -39,6 +40,7 @@ class Vitals:
     memory: int = 0
     restarts: int = 0
     heard: float = 0.0
+    printed: str = ""
 
     @property
     def mostly(self) -> str:
@@ -51,7 +53,12 @@ class Vitals:
 
 
 def of_this_process(
-    *, rate: float | None = None, unit: str = "", seconds: Mapping[str, float] | None = None, runs: bool = True
+    *,
+    rate: float | None = None,
+    unit: str = "",
+    seconds: Mapping[str, float] | None = None,
+    runs: bool = True,
+    printed: str = "",
 ) -> Vitals:
     """The vitals of the process that asks."""
     return Vitals(
@@ -63,6 +70,7 @@ def of_this_process(
         seconds=dict(seconds or {}),
         memory=resident_bytes(),
         heard=time.time(),
+        printed=printed,
     )
 
 

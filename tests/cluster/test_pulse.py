@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.condition import Condition
+from cluster.logs import TAIL, Log
 from cluster.pulse import Pulse
 from cluster.roll_call import RollCall
 from cluster.vitals import Vitals
@@ -102,14 +103,34 @@ def test_a_machine_that_tells_nothing_of_its_processes_does_not_hide_the_error(
         raise LookupError("this one")
 
 
-def test_a_process_that_is_added_during_a_roll_call_waits_for_the_next() -> None:
+def test_a_process_that_is_added_during_a_roll_call_waits_for_the_next(tmp_path: Path) -> None:
     class Growing(dict[str, str]):
         def items(self) -> Any:
             found = list(super().items())
             self["second"] = "actor-1"
             return found
 
-    roll = RollCall(Growing(first="actor-0"))
+    roll = RollCall(Growing(first="actor-0"), tmp_path)
     roll.end()
     assert [vitals.name for vitals in roll.call()] == ["actor-0"]
     assert [vitals.name for vitals in roll.call()] == ["actor-0", "actor-1"]
+
+
+def test_what_a_process_prints_on_another_machine_comes_to_the_runs_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.logs.log_to", lambda path: path.parent.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("cluster.logs.tempfile.gettempdir", lambda: str(tmp_path / "there"))
+    logs = tmp_path / "run" / "logs"
+    logs.mkdir(parents=True)
+    log, near = Log(logs / "actor-0.log", far=True), Log(logs / "actor-1.log", far=False)
+    (there,) = (tmp_path / "there").rglob("run")
+    roll = RollCall({}, logs)
+    for text in ("one\n", "", "two\n" * 9000):
+        with open(there / "actor-0.log", "a") as file:
+            file.write(text)
+        told = roll._heard(Vitals(pid=7, printed=log.news()), Vitals("actor-0"))
+        assert told.printed == "", "it is not kept in processes.json as well"
+    said = (logs / "actor-0.log").read_text()
+    assert said.startswith("one\n") and said.endswith("two\n") and len(said) == 4 + TAIL
+    assert near.news() == ""
