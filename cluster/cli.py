@@ -18,6 +18,7 @@ contrail: actors explore, a sharded store streams, learners learn.
 
   contrail train RECIPE [flags]      train; RECIPE is one of those below, or my_file.py:function
   contrail train RECIPE --help       a recipe's flags
+  contrail sweep RECIPE [flags]      train with every combination of the values of flags, by Ray Tune
   contrail resume RUN                continue a run that was stopped or died
   contrail status RUN                how a run is that was started anywhere, process by process
   contrail watch RUN                 the live table of a run that somebody else started, until it ends
@@ -37,6 +38,7 @@ contrail: actors explore, a sharded store streams, learners learn.
 
 COMMANDS = {
     "train": "cluster.commands:command_train",
+    "sweep": "cluster.sweep:command_sweep",
     "resume": "cluster.commands:command_resume",
     "status": "cluster.status:command_status",
     "watch": "cluster.status:command_watch",

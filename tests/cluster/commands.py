@@ -33,7 +33,7 @@ class Outcome:
         assert "Traceback" not in self.out + self.error
         first, *notes = self.error.strip().splitlines()
         assert first.startswith("contrail: ")
-        assert all(re.match(r"  (continue with|traceback|what came after)", note) for note in notes), notes
+        assert all(re.match(r"  (continue with|traceback|what came after|\S+ ended)", note) for note in notes), notes
         return first
 
 
