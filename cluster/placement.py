@@ -26,8 +26,8 @@ class Placement:
     but GPUs: processes that take turns may share a core.
 
     In a cluster, learners form one placement group, a bundle each of their threads and GPUs, as close together as it
-    goes; an actor takes one CPU, wherever there is one. Nodes that are labelled by role (`contrail-role`) are used for
-    their role, where they have the room for it. All wait until there is a place for them.
+    goes; an actor takes one CPU, wherever there is one. Where nodes are labelled by role (`contrail-role`) and those of
+    each role have room for it, they are used for nothing else. All wait until there is a place for them.
 
     Args:
         topology: resolved.
@@ -37,6 +37,7 @@ class Placement:
     def __init__(self, topology: Topology, *, say: Callable[[str], object]) -> None:
         self._topology, self._alone, self._waits = topology, not topology.address, Waits(say)
         self._group: PlacementGroup | None = None
+        self._by_role = False
 
     def check(self) -> None:
         """Raise an ExperimentError where a Ray of the run's own lacks the GPUs: no others will come."""
@@ -70,20 +71,18 @@ class Placement:
         """Options of an actor."""
         if self._alone:
             return self.here()
-        selector = labelled("actors", {"CPU": self._topology.actors})
-        return {"num_cpus": 1, "scheduling_strategy": "SPREAD"} | ({"label_selector": selector} if selector else {})
+        return {"num_cpus": 1, "scheduling_strategy": "SPREAD"} | (
+            {"label_selector": {ROLE: "actors"}} if self._by_role else {}
+        )
 
     def _reserved(self) -> PlacementGroup:
         topology = self._topology
         bundle = {"CPU": float(topology.threads), "GPU": float(topology.gpus_per_learner)}
         bundle = {name: number for name, number in bundle.items() if number}
         wanted = {name: number * topology.learners for name, number in bundle.items()}
-        selector = labelled("learners", wanted)
-        group = placement_group(
-            [bundle] * topology.learners,
-            strategy="PACK",
-            bundle_label_selector=[selector] * topology.learners if selector else None,
-        )
+        self._by_role = have("learners", wanted) and have("actors", {"CPU": topology.actors})
+        selector = [{ROLE: "learners"}] * topology.learners if self._by_role else None
+        group = placement_group([bundle] * topology.learners, strategy="PACK", bundle_label_selector=selector)
         while not group.wait(1):
             self._waits.still(f"{topology.learners} learners, which want {resources(wanted)}")
         return group
@@ -127,8 +126,7 @@ def resources(found: dict[str, float]) -> str:
     return " and ".join(f"{found.get(name, 0):g} {name}s" for name in ("CPU", "GPU") if name == "CPU" or name in found)
 
 
-def labelled(role: str, wanted: dict[str, float]) -> dict[str, str]:
-    """A selector of the nodes of a role, if together they have what is wanted; else none."""
+def have(role: str, wanted: dict[str, float]) -> bool:
+    """Whether the nodes of a role have what is wanted, be it free or not."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Labels"].get(ROLE) == role]
-    enough = all(sum(node["Resources"].get(name, 0) for node in nodes) >= number for name, number in wanted.items())
-    return {ROLE: role} if nodes and enough else {}
+    return all(sum(node["Resources"].get(name, 0) for node in nodes) >= number for name, number in wanted.items())
