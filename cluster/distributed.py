@@ -51,7 +51,7 @@ class Distributed:
         places: of the store's files; on the driver's node.
         logs: folder for one log per process, in the run's folder.
         resume: checkpoint to continue from.
-        say: hears what is waited for; may raise to give up waiting.
+        say: hears what is waited for and who died; may raise to give up waiting.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Distributed:
         say: Callable[[str], object] = print,
     ) -> None:
         self.experiment, self.places, self.resume = experiment, places, resume
-        self.faults = Faults(logs.parent)
+        self.faults = Faults(logs.parent, say)
         placement = Placement(experiment.topology, say=say)
         self.roster = Roster(experiment, spaces, places=places, logs=logs, placement=placement)
         # In turns there is nothing to do before its turn.
@@ -143,6 +143,7 @@ class Distributed:
             self.faults.died(name, error)
             self._replace_actor(index)
             return []
+        self.faults.finished(name)
         self._collect(index)
         return [report]
 

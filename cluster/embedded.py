@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 
 import ray
 from ray._private import ray_constants
+from ray._private.ray_logging import stdout_deduplicator
 
 from cluster.experiment import ExperimentError
 from cluster.world import ProcessDied
@@ -25,10 +27,15 @@ LEAN = {
 processes are not put behind everything else on the machine (Ray's own default is a niceness of 15)."""
 
 
+DEATHS = re.compile("A worker died or was killed|retries remaining|The actor is temporarily unavailable")
+"""Of what Ray prints among a run's own lines, whether it is asked to or not: deaths, of which the run tells itself."""
+
+
 def start_ray(topology_address: str) -> None:
     """Join a Ray cluster, or start one inside this process that ends with it."""
     if ray.is_initialized():
         return
+    stdout_deduplicator.skip_re = DEATHS
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if topology_address:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
@@ -56,16 +57,18 @@ class Faults:
 
     Args:
         folder: of the run.
+        say: hears of every death.
 
     Attributes:
         version: learner steps made so far.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.version = 0
+    def __init__(self, folder: Path, say: Callable[[str], object] = print) -> None:
+        self.version, self._say = 0, say
         self._file, self._logs, self._lock = folder / FILE, folder / "logs", Lock()
         self._deaths: dict[str, list[int]] = {}  # by process, the versions at which it died
-        self._standing: dict[str, float] = {}  # by process, since when training waits for its successor
+        self._standing: dict[str, float] = {}  # by process, since when nothing came of it
+        self._back: set[str] = set()  # of these, whose successor finished something
 
     def died(self, name: str, error: Exception) -> None:
         """Write a death down; another process is to take the place.
@@ -87,14 +90,21 @@ class Faults:
         if len(deaths) >= MOST and self.version - deaths[-MOST] < WITHIN:
             error.add_note(f"{name} ended {MOST} times within {self.version - deaths[-MOST]} learner steps")
             raise error
+        self._say(f"{name}: {cause}; another takes its place")
+
+    def finished(self, name: str) -> None:
+        """A process finished a block or a step."""
+        if name in self._standing:
+            self._back.add(name)
 
     def moved(self, version: int) -> None:
-        """A learner step has ended: training goes on."""
+        """A learner step has ended: training goes on with those who finished something since they died."""
         self.version = version
         with self._lock:
-            for name, since in self._standing.items():
-                self._write(event="goes on", process=name, seconds=round(time.time() - since, 3), version=version)
-            self._standing.clear()
+            for name in self._back:
+                seconds = round(time.time() - self._standing.pop(name), 3)
+                self._write(event="goes on", process=name, seconds=seconds, version=version)
+            self._back.clear()
 
     @property
     def count(self) -> int:

@@ -112,13 +112,13 @@ class Waits:
 
     def still(self, what: str) -> None:
         """There is no room for these yet."""
-        text = ""
         if what and time.monotonic() > self._next:
             self._next = time.monotonic() + SAY_EVERY
             nodes = sum(node["Alive"] for node in ray.nodes())
             there, free = (resources(found) for found in (ray.cluster_resources(), ray.available_resources()))
-            text = f"waiting for room for {what}: the cluster has {nodes} nodes with {there}, of which {free} are free"
-        self._say(text)
+            has = f"the cluster has {nodes} nodes with {there}, of which {free} are free"
+            self._say(f"waiting for room for {what}: {has}")
+        self._say("")
 
 
 def resources(found: dict[str, float]) -> str:

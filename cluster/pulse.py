@@ -76,6 +76,10 @@ class Pulse:
         """The run is in another phase."""
         self._last = replace(self._last, phase=phase, why=why)
 
+    def says(self, why: str) -> None:
+        """Why nothing moves just now."""
+        self._last = replace(self._last, why=why)
+
     def goes_on(self, steps: int) -> None:
         """The run has so many env steps from an earlier start."""
         self._last = replace(self._last, steps=steps)
@@ -87,7 +91,7 @@ class Pulse:
             steps: env steps so far.
             rate: env steps a second; None: not known.
         """
-        self._last = replace(self._last, phase="training", steps=steps, rate=rate, moved=time.time())
+        self._last = replace(self._last, phase="training", why="", steps=steps, rate=rate, moved=time.time())
 
     def _beat(self) -> None:
         while not self._ended.wait(self._every):

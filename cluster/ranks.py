@@ -81,6 +81,8 @@ class Ranks:
         while self.learning:
             for reference in meanwhile(list(self.learning)):
                 results.append(self._roster.result(reference, self.learning.pop(reference)))
+        for rank in range(self._count):
+            self._faults.finished(f"learner-{rank}")
         return results[0]
 
     def state(self) -> State:

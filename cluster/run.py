@@ -168,7 +168,7 @@ class _Run:
         from cluster.distributed import Distributed  # and with it Ray, which a run in one process does without
 
         logs = self.folder.path.resolve() / "logs"
-        return Distributed(experiment, spaces, places=places, logs=logs, resume=begin, say=told.waiting)
+        return Distributed(experiment, spaces, places=places, logs=logs, resume=begin, say=told.said)
 
     def _loop(self, world: World, told: "_Told", steps: int) -> int:
         """Learner steps until the experiment's env steps are trained on, or a request to stop; the env steps then."""
@@ -239,17 +239,17 @@ class _Told:
         self.metrics.write(steps, values)
         self.elsewhere.scalars(steps, values)
 
-    def waiting(self, text: str) -> None:
-        """Processes wait for a place; the text is empty where that was said already.
+    def said(self, text: str) -> None:
+        """A process died, or they wait for a place; the text is empty where that was said already.
 
         Raises:
             StoppedWaiting: somebody asked to stop.
         """
         if text:
             self.display.note(text)
-            self.pulse.phase("starting", text)
-        if self.stop.signal:
-            raise StoppedWaiting(text)
+            self.pulse.says(text)
+        elif self.stop.signal:
+            raise StoppedWaiting
 
     def learner_step(self, steps: int, values: Mapping[str, float]) -> None:
         """Numbers of a learner step that has ended, at so many env steps."""

@@ -133,15 +133,22 @@ def test_without_what_learners_kept_the_run_begins_again_from_its_checkpoint(
 
 def test_a_process_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    faults, death = Faults(tmp_path), ProcessDied("actor-3 died: of hunger", process="actor-3", cause="of hunger")
+    told: list[str] = []
+    faults, death = (
+        Faults(tmp_path, told.append),
+        ProcessDied("actor-3 died: of hunger", process="actor-3", cause="of hunger"),
+    )
     for version in (0, 120, 210):  # the third in 210 steps: it may go on
         faults.moved(version)
         faults.died("actor-3", death)
     faults.died("actor-2", death)
+    faults.finished("actor-2")
     faults.moved(219)
     with pytest.raises(ProcessDied, match="of hunger") as ended:
         faults.died("actor-3", death)
     assert ended.value.__notes__ == [f"actor-3 ended {MOST} times within 99 learner steps"]
+    assert told == 3 * ["actor-3: of hunger; another takes its place"] + ["actor-2: of hunger; another takes its place"]
+    assert [line["process"] for line in faults_of(tmp_path, "goes on")] == ["actor-2"], "the other finished nothing"
     assert faults.count == 5 and faults_of(tmp_path)[-1]["cause"] == "of hunger"
 
 
