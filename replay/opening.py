@@ -3,7 +3,7 @@
 import json
 import pickle
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,13 +170,20 @@ def prepare_restart(tables: Mapping[str, Table], places: Places, *, shards: int,
 def _formers(places: Places, version: int) -> list[Shard]:
     """The shards of the newest start that goes back to a version."""
     for start in range(places.start - 1, -1, -1):
-        folder = places.journal(start)
-        found = [recover(folder, name, until=version) for name in journal.names(folder)]
+        found = [_former(places, start, name, version) for name in journal.names(places.journal(start))]
         shards = [shard for shard in found if shard is not None]
         # A restart that was itself cut short has written some of its shards only.
         if shards and len(shards) == len(found) == shards[0].shards:
             return shards
     return []
+
+
+def _former(places: Places, start: int, name: str, version: int) -> Shard | None:
+    """A shard as it was at a version; what its death kept from the log of draws, up to there, is in it now."""
+    if places.rows == "none":
+        return recover(places.journal(start), name, until=version)
+    with closing(DrawLog(places.log, start=start, shard=int(name.removeprefix("shard-")))) as draws:
+        return recover(places.journal(start), name, until=version, told=draws.write)
 
 
 def _located(segment: SegmentInfo, places: Places) -> SegmentInfo | None:

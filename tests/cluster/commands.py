@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos.living import session
 from cluster import cli
 from cluster.segments_folder import PREFIX, SHARED_MEMORY
 
@@ -80,20 +81,6 @@ def finish(process: subprocess.Popen[str], *, but: tuple[str, ...] = ()) -> Outc
     end(process)  # or those that are left would keep the pipes open
     out, error = process.communicate(timeout=10)
     return Outcome(process.returncode, out, error)
-
-
-def session(leader: int) -> dict[int, str]:
-    """All processes of a session that are not zombies, and their names."""
-    pids = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            start, _, rest = stat.read_text().rpartition(")")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        fields, name = rest.split(), start.partition("(")[2]
-        if int(fields[3]) == leader and fields[0] != "Z":
-            pids[int(stat.parent.name)] = name
-    return pids
 
 
 def wait_until(true, what: str, *, seconds: float = 120.0) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay import Sampler, Shard, Table, TableError
+from replay import Sampler, Shard, Table, TableError, draw_log
 from replay.archive import read_archived, salvage
 from replay.draw_log import read_draws
 from replay.opening import Places, next_start, open_shard, prepare_restart
@@ -174,6 +174,24 @@ def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path, live: str, shards: int)
         second.revive()
         second.learn(2)
     second.close()
+
+
+def test_draws_that_a_checkpoint_knows_of_are_logged_although_everything_died_before_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(draw_log, "SECONDS", float("inf"))  # after which what waits is written
+    first = Start(places_of(tmp_path, rows="zstd"), 2)
+    first.learn(3)
+    first.kill()
+    log = first.places.log
+    assert not logged(log, 0)
+    assert prepare_restart(TABLES, places_of(tmp_path, rows="zstd", start=1), shards=2, seed=5, version=2)
+    assert logged(log, 0) == logged(log, 1) == {0, 1}
+
+
+def logged(log: Path, shard: int) -> set[int]:
+    """The steps whose draws of a shard are in the log."""
+    return {step for path in log.glob(f"draws-*-{shard}-*.arrows") for step in read_draws(path)["step"].to_pylist()}
 
 
 def test_nothing_to_go_on_with(tmp_path: Path):
