@@ -94,16 +94,25 @@ class Distributed:
         state = None if self.resume is None else checkpoints.read(self.resume)
         self.began = 0 if state is None else state[1]["version"]
         self.actors = [self._new_actor(index, self.began, life=0) for index in range(topology.actors)]
-        starting = {actor.start.remote(): actor for actor in self.actors}
+        starting = {actor.start.remote(): index for index, actor in enumerate(self.actors)}
         for index in range(topology.actors):
             self._collect(index)
-        self.learners.start([None if state is None else ray.put(state)] * topology.learners)
+        self.faults.version = self.began
+        self.learners.start(state, self.resume)
         while starting:
-            ready, _ = ray.wait(list(starting), num_returns=1, timeout=1)
-            for reference in ready:
-                roster.result(reference, starting.pop(reference))
-            if not ready:
-                roster.placement.waits_for_actors(len(starting))
+            for reference in roster.wait(list(starting)):
+                index = starting.pop(reference)
+                if not self._answered(index, reference):
+                    starting[self.actors[index].start.remote()] = index
+
+    def _answered(self, index: int, reference: Any) -> bool:
+        """Whether an actor made its environments; another takes the place of one that died."""
+        try:
+            self.roster.result(reference, self.actors[index])
+        except ProcessDied as death:
+            self._replace_actor(index, death)
+            return False
+        return True
 
     def _new_actor(self, index: int, start_block: int, *, life: int) -> Any:
         shard = index % len(self.shards)
@@ -119,7 +128,7 @@ class Distributed:
         reports: list[Report] = []
 
         def meanwhile(references: list[Any]) -> list[Any]:
-            ready, _ = ray.wait([*self.collecting, *references], num_returns=1)
+            ready = self.roster.wait([*self.collecting, *references])
             mine = [reference for reference in ready if reference in self.collecting]
             for reference in mine:
                 reports.extend(self._block_of(reference))
@@ -138,22 +147,28 @@ class Distributed:
         try:
             report = self.roster.result(reference, self.actors[index])
         except (EnvironmentFailed, ProcessDied) as error:
-            if getattr(error, "process", name) != name:
-                raise
-            self.faults.died(name, error)
-            self._replace_actor(index)
+            self._replace_actor(index, error)
             return []
         self.faults.finished(name)
         self._collect(index)
         return [report]
 
-    def _replace_actor(self, index: int) -> None:
-        """Let another go on with the first block that the shard does not have."""
+    def _replace_actor(self, index: int, error: Exception) -> None:
+        """Let another go on with the first block that the shard does not have.
+
+        Raises:
+            Exception: the error, where it is not the actor that died, or it died too often.
+        """
+        name = f"actor-{index}"
+        if getattr(error, "process", name) != name:
+            raise error
+        self.faults.died(name, error)
+        self.collecting = {reference: other for reference, other in self.collecting.items() if other != index}
         self.roster.dismiss(self.actors[index])
         shard = self.shards[index % len(self.shards)]
-        life = self.roster.lives[f"actor-{index}"]
-        streams, writer = streams_of(self.experiment, index), writer_name(index, self.places, life)
-        blocks = self.roster.result(shard.fence.remote(streams, writer), shard)
+        life = self.roster.lives[name]
+        former, writer = (writer_name(index, self.places, number) for number in (life - 1, life))
+        blocks = self.roster.result(shard.fence.remote(streams_of(self.experiment, index), writer, former), shard)
         self.actors[index] = self._new_actor(index, self.began + blocks, life=life)
         self._collect(index)
 

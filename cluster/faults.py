@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 
@@ -11,8 +12,9 @@ from ray.exceptions import RayTaskError
 from cluster.logs import last_words
 
 FILE = "faults.jsonl"
-MOST, WITHIN = 3, 100
-"""So many deaths of one process within so many learner steps end the run: what it dies of is not over."""
+MOST, WITHIN = 3, 5
+"""So many deaths of one process, each fewer learner steps than this after the one before, end the run: whatever it dies
+of is not over."""
 
 CAUSES = {
     "its node has died": "its machine was lost",
@@ -87,8 +89,9 @@ class Faults:
             self._standing.setdefault(name, time.time())
             words = last_words(self._logs / f"{name}.log", 3)
             self._write(event="died", process=name, cause=cause, version=self.version, words=words)
-        if len(deaths) >= MOST and self.version - deaths[-MOST] < WITHIN:
-            error.add_note(f"{name} ended {MOST} times within {self.version - deaths[-MOST]} learner steps")
+        last = deaths[-MOST:]
+        if len(last) == MOST and all(later - earlier < WITHIN for earlier, later in pairwise(last)):
+            error.add_note(f"{name} ended {MOST} times within {last[-1] - last[0]} learner steps")
             raise error
         self._say(f"{name}: {cause}; another takes its place")
 

@@ -14,8 +14,8 @@ from cluster.topology import Topology
 ROLE = "contrail-role"
 """Label of a node: "learners" or "actors"."""
 
-SAY_AFTER, SAY_EVERY = 5.0, 30.0
-"""Seconds of waiting for a place after which it is said, and said again."""
+SAY_AFTER, SAY_EVERY = 20.0, 60.0
+"""Seconds after which it is said that a process has not started, and said again: starting takes a while anyway."""
 
 
 class Placement:
@@ -35,7 +35,8 @@ class Placement:
     """
 
     def __init__(self, topology: Topology, *, say: Callable[[str], object]) -> None:
-        self._topology, self._alone, self._waits = topology, not topology.address, Waits(say)
+        self._topology, self._alone, self._say = topology, not topology.address, say
+        self._said = 0.0
         self._group: PlacementGroup | None = None
         self._by_role = False
 
@@ -83,42 +84,28 @@ class Placement:
         self._by_role = have("learners", wanted) and have("actors", {"CPU": topology.actors})
         selector = [{ROLE: "learners"}] * topology.learners if self._by_role else None
         group = placement_group([bundle] * topology.learners, strategy="PACK", bundle_label_selector=selector)
+        asked = time.monotonic()
         while not group.wait(1):
-            self._waits.still(f"{topology.learners} learners, which want {resources(wanted)}")
+            self.waits(f"{topology.learners} learners, which want {resources(wanted)}", time.monotonic() - asked)
         return group
 
-    def waits_for_actors(self, count: int) -> None:
-        """So many actors are not there yet. Said only where it is room that they lack: they take time to start."""
-        if not self._alone and ray.available_resources().get("CPU", 0) < 1:
-            self._waits.still(f"{count} actors, which want a CPU each")
-        else:
-            self._waits.still("")
-
-    def release(self) -> None:
-        """Give the places back."""
-        if self._group is not None:
-            remove_placement_group(self._group)
-
-
-class Waits:
-    """Says what is waited for, now and then.
-
-    Args:
-        say: hears it; an empty text each time that it looks again and there is nothing new to say.
-    """
-
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say, self._next = say, time.monotonic() + SAY_AFTER
-
-    def still(self, what: str) -> None:
-        """There is no room for these yet."""
-        if what and time.monotonic() > self._next:
-            self._next = time.monotonic() + SAY_EVERY
+    def waits(self, what: str, seconds: float) -> None:
+        """Processes have not started yet, for so many seconds: called again and again, and said now and then."""
+        if self._alone:  # whatever it is that takes so long, it is not room
+            return
+        now = time.monotonic()
+        if seconds > SAY_AFTER and now - self._said > SAY_EVERY:
+            self._said = now
             nodes = sum(node["Alive"] for node in ray.nodes())
             there, free = (resources(found) for found in (ray.cluster_resources(), ray.available_resources()))
             has = f"the cluster has {nodes} nodes with {there}, of which {free} are free"
             self._say(f"waiting for room for {what}: {has}")
         self._say("")
+
+    def release(self) -> None:
+        """Give the places back."""
+        if self._group is not None:
+            remove_placement_group(self._group)
 
 
 def resources(found: dict[str, float]) -> str:

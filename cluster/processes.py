@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 import struct
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ import torch
 
 from actors.actor import Actor, Report
 from cluster.assembly import make_actor, make_learner
+from cluster.checkpoints import fitting
 from cluster.experiment import Experiment, Spaces
 from cluster.histograms import Histograms
+from cluster.lock import in_use
 from cluster.logs import Log
 from cluster.segments_folder import SHARED_MEMORY
 from cluster.shard_handle import FarRayShard, RayShard
@@ -125,7 +127,10 @@ class LearnerProcess:
         self._learner: Learner | None = None
         self._between_steps = True
         self._seconds: dict[str, float] = {}
-        self._kept = LastVersions(keeping_folder(live), rank)
+        self._live, self._folder = live, keeping_folder(live)
+        self._kept = LastVersions(self._folder, rank)
+        if self._folder != live:
+            in_use(self._folder)
 
     def address(self) -> str:
         """A free address on this node, for rank 0 to listen at."""
@@ -139,10 +144,20 @@ class LearnerProcess:
         return self._kept.versions()
 
     def handed_over(self, version: int) -> State:
-        """What a process before this one kept, for learners on other machines."""
-        return self._kept.read(version)
+        """What a process before this one kept, for others: without what is this rank's own."""
+        tensors, values = self._kept.read(version)
+        shared = {name: tensor for name, tensor in tensors.items() if not name.startswith("random")}
+        return shared, {name: value for name, value in values.items() if name != "priorities"}
 
-    def start(self, address: str, *, shards: list[RayShard], weights: RayWeights, state: State | int | None) -> None:
+    def start(
+        self,
+        address: str,
+        *,
+        shards: list[RayShard],
+        weights: RayWeights,
+        state: State | int | None,
+        origin: Path | None = None,
+    ) -> None:
         """Join the other ranks and publish.
 
         Args:
@@ -150,6 +165,7 @@ class LearnerProcess:
             shards: of the store.
             weights: the channel.
             state: to go on from; a version: what was kept of it on this machine; None: from the beginning.
+            origin: checkpoint that the state is of.
         """
         experiment, device = self._experiment, learning_device(self._experiment)
         if isinstance(state, int):
@@ -168,7 +184,8 @@ class LearnerProcess:
             keep=self._kept,
         )
         if state is not None:
-            learner.restore(*state)
+            with fitting(origin) if origin is not None else nullcontext():
+                learner.restore(*state)
         learner.announce()
 
     def pid(self) -> int:
@@ -210,13 +227,16 @@ class LearnerProcess:
 
     def rescued(self) -> State | None:
         """The state, unless a step failed half-way."""
-        return self.state() if self._between_steps else None
+        return self.state() if self._learner is not None and self._between_steps else None
 
     def close(self) -> None:
         """Leave the group; nobody will go on from what was kept."""
         if self._learner is not None:
             self._learner.close()
         self._kept.remove()
+        if self._folder != self._live:
+            with suppress(OSError):  # another learner's are there
+                self._folder.rmdir()
         leave()
 
     @property

@@ -1,6 +1,7 @@
 """The learners of a run as one: they step together, and when one dies others take the place of all."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -14,6 +15,7 @@ from cluster.weights import RayWeights
 from cluster.world import ProcessDied
 
 Result = TypeVar("Result")
+NOT_KEPT = "checks/state_not_kept"
 Stepped = tuple[dict[str, float], int, int]
 """Metrics, env steps trained on, and the version."""
 
@@ -43,29 +45,45 @@ class Ranks:
     def begin(self, channel: Any, shards: list[Any]) -> None:
         """Start the processes, who are to publish in a channel and read from shards."""
         self._channel, self._shards = channel, shards
-        self._processes = [self._roster.learner(rank) for rank in range(self._count)]
+        self._processes = self._started()
 
-    def start(self, states: list[Any]) -> None:
-        """Let them join each other and publish.
+    def start(self, state: State | None, origin: Path | None) -> None:
+        """Let them begin, or go on from a checkpoint.
 
         Args:
-            states: where each goes on: a state, the number of a version that it kept, or None: the beginning.
+            state: of the checkpoint; None: from the beginning.
+            origin: of the state, for messages.
         """
+        given = [None if state is None else ray.put(state)] * self._count
+        begun = False
+        while not begun:
+            try:
+                self._processes = self._processes or self._started()
+                self._join(given, origin)
+                begun = True
+            except ProcessDied as death:
+                self._bury(death)
+
+    def _started(self) -> list[Any]:
+        return [self._roster.learner(rank) for rank in range(self._count)]
+
+    def _join(self, states: list[Any], origin: Path | None = None) -> None:
+        """Let them join each other and publish; each from a state, a version that it kept, or from the beginning."""
         life = self._roster.lives["learner-0"]
         shards = [
             RayShard(shard, f"shard-{index}", ahead=self._ahead, life=life) for index, shard in enumerate(self._shards)
         ]
-        weights = RayWeights(self._channel, life=life)
+        given = {"shards": shards, "weights": RayWeights(self._channel, life=life), "origin": origin}
         first = self._processes[0]
         address = self._roster.result(first.address.remote(), first)
         started = {
-            learner.start.remote(address, shards=shards, weights=weights, state=state): learner
+            learner.start.remote(address, state=state, **given): learner
             for learner, state in zip(self._processes, states, strict=True)
         }
-        left = list(started)
+        left = dict(started)
         while left:
-            (ready,), left = ray.wait(left, num_returns=1)
-            self._roster.result(ready, started[ready])
+            for ready in self._roster.wait(list(left)):
+                self._roster.result(ready, left.pop(ready))
 
     def step(self, meanwhile: Callable[[list[Any]], list[Any]]) -> Stepped:
         """One step of all.
@@ -83,7 +101,10 @@ class Ranks:
                 results.append(self._roster.result(reference, self.learning.pop(reference)))
         for rank in range(self._count):
             self._faults.finished(f"learner-{rank}")
-        return results[0]
+        metrics, steps, version = results[0]
+        if NOT_KEPT in metrics:  # of any of them
+            metrics |= {NOT_KEPT: max(found[NOT_KEPT] for found, _, _ in results)}
+        return metrics, steps, version
 
     def state(self) -> State:
         """Rank 0's, with all ranks' random numbers."""
@@ -104,10 +125,16 @@ class Ranks:
     def rescued(self, patience: float) -> State | None:
         """Rank 0's state, as soon as it no longer waits for rows, unless a step failed half-way."""
         if not self._processes:
-            return None
+            return self._left_behind()
         asked = self._processes[0].rescued.remote()
         ready, _ = ray.wait([asked], timeout=patience)
         return self._roster.result(asked, self._processes[0]) if ready else None
+
+    def _left_behind(self) -> State | None:
+        """What rank 0 kept, where nobody is to take its place any more."""
+        heir = self._roster.learner(0)
+        versions = self._kept_by([heir])[0]
+        return self._roster.result(heir.handed_over.remote(max(versions)), heir) if versions else None
 
     def _surely(self, call: Callable[[], Result]) -> Result:
         """What a call gives, of new learners if these die meanwhile."""
@@ -117,21 +144,25 @@ class Ranks:
                     self._renew()
                 return call()
             except ProcessDied as death:
-                if not death.process.startswith("learner"):
-                    raise
-                self._dismiss()
-                self._faults.died(death.process, death)
+                self._bury(death)
 
-    def _dismiss(self) -> None:
+    def _bury(self, death: ProcessDied) -> None:
+        """End all of them, so that others can take their place.
+
+        Raises:
+            ProcessDied: it was none of them that died, or it died too often.
+        """
+        if not death.process.startswith("learner"):
+            raise death
         for learner in self._processes:
             self._roster.dismiss(learner)
         self._processes, self.learning = [], {}
+        self._faults.died(death.process, death)
 
     def _renew(self) -> None:
         """Let others go on from what the last ones kept: the newest version that all of them have, if there is one."""
-        self._processes = [self._roster.learner(rank) for rank in range(self._count)]
-        asked = [(learner.kept.remote(), learner) for learner in self._processes]
-        kept = [set(self._roster.result(reference, learner)) for reference, learner in asked]
+        self._processes = self._started()
+        kept = self._kept_by(self._processes)
         there = [versions for versions in kept if versions]
         if not there:
             raise ProcessDied("all learners died, and with them what they kept of their state", begin_again=True)
@@ -140,4 +171,10 @@ class Ranks:
         if any(version not in versions for versions in kept):
             holder = next(rank for rank, versions in enumerate(kept) if version in versions)
             handed = self._processes[holder].handed_over.remote(version)
-        self.start([version if version in versions else handed for versions in kept])
+        self._join([version if version in versions else handed for versions in kept])
+
+    def _kept_by(self, processes: list[Any]) -> list[set[int]]:
+        """The versions that each finds on its machine, but for those of a past that others have gone on from."""
+        asked = [(learner.kept.remote(), learner) for learner in processes]
+        found = [self._roster.result(reference, learner) for reference, learner in asked]
+        return [{version for version in versions if version >= self._faults.version} for versions in found]

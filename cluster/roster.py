@@ -27,6 +27,8 @@ RESTARTS = 100
 wears this out."""
 
 
+DIED = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+"""What Ray says of a process that is no more."""
 remote: Any = ray.remote
 """With options whose names are not known here."""
 
@@ -58,6 +60,7 @@ class Roster:
         self.names: dict[Any, str] = {}
         self.lives: Counter[str] = Counter()
         self.roll = RollCall(self.names, logs)
+        self._starting: dict[Any, float] = {}  # since when, by handle, till they answer for the first time
 
     def channel(self) -> Any:
         """Start the weight channel."""
@@ -106,6 +109,7 @@ class Roster:
     def dismiss(self, process: Any) -> None:
         """End a process for good, be it dead or only cut off."""
         name = self.names.pop(process)
+        self._starting.pop(process, None)
         self.roll.replaced(process, name)
         ray.kill(process)
 
@@ -116,32 +120,49 @@ class Roster:
             ProcessDied: the process is no more, or another for which it waited.
             Exception: what the process raised, as itself.
         """
+        while not self.wait([reference]):
+            pass
+        self._starting.pop(process, None)
         try:
             return ray.get(reference)
         except ray.exceptions.RayError as error:
             # An error that is both comes from a living process that asked a dead one.
-            if isinstance(error, ray.exceptions.RayActorError) and not isinstance(error, ray.exceptions.RayTaskError):
+            if isinstance(error, DIED) and not isinstance(error, ray.exceptions.RayTaskError):
                 raise self._death(self.names[process], error) from error
-            cause = getattr(error, "cause", error)
+            cause, name = getattr(error, "cause", error), self.names[process]
             # A process that ends takes down those that wait for it: name the one that began.
-            if not isinstance(cause, EnvironmentFailed | NotFinite | OutOfBounds) and (dead := self._dead()):
+            if not isinstance(cause, EnvironmentFailed | NotFinite | OutOfBounds) and (dead := self._dead(name)):
                 raise self._death(*dead) from error
             if not isinstance(cause, Exception):
                 raise
             self.roll.note(self.names[process], "failed")
             raise cause from error
 
-    def _dead(self) -> tuple[str, Exception] | None:
-        """A process that is no more, if there is one; those that are busy are not waited for long."""
-        asked = {process.pid.remote(): name for process, name in self.names.items()}
-        left, until = list(asked), time.monotonic() + 2
+    def wait(self, references: list[Any]) -> list[Any]:
+        """Those of some calls that have ended, perhaps none; where processes have no place yet, it is said for whom."""
+        ready, _ = ray.wait(references, num_returns=1, timeout=1)
+        if not ready and self._starting:
+            names = ", ".join(sorted(self.names[process] for process in self._starting))
+            self.placement.waits(names, time.monotonic() - min(self._starting.values()))
+        return ready
+
+    def _dead(self, waiting: str) -> tuple[str, Exception] | None:
+        """One that is no more of those for whom a process waits; those that are busy are not waited for long.
+
+        Nobody waits for actors; learners wait for each other, and hear of a death before Ray does.
+        """
+        others = {process: name for process, name in self.names.items() if not name.startswith("actor")}
+        if waiting.startswith("actor"):
+            others = {process: name for process, name in others.items() if not name.startswith("learner")}
+        asked = {process.pid.remote(): name for process, name in others.items()}
+        left, until = list(asked), time.monotonic() + 5
         while left:
             ready, left = ray.wait(left, num_returns=1, timeout=max(0.0, until - time.monotonic()))
             if not ready:
                 break
             try:
                 ray.get(ready)
-            except ray.exceptions.RayActorError as error:
+            except DIED as error:
                 return asked[ready[0]], error
         return None
 
@@ -158,4 +179,6 @@ class Roster:
     def _named(self, name: str, process: Any) -> Any:
         self.names[process] = name
         self.lives[name] += 1
+        if name.startswith(("actor", "learner")):
+            self._starting[process] = time.monotonic()
         return process

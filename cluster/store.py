@@ -36,6 +36,10 @@ ORDER_SECONDS = 10.0
 """How long a commit waits for the one before it."""
 
 
+LAST = 10**6
+"""More segments than a writer has."""
+
+
 class ShardProcess:
     """A shard that lets its callers wait (an async Ray actor).
 
@@ -72,6 +76,7 @@ class ShardProcess:
         self._receiver = Receiver(schema, places.live, self._shard)
         self._kept = _KeepsDraws(self._shard, behind)
         self._gatherer = Gatherer(schema, tables, self._kept, shards=shards)
+        self._live = places.live
         self._changed = asyncio.Condition()
         self._stopped = False
         self._failure: Exception | None = None
@@ -155,9 +160,20 @@ class ShardProcess:
         self._shard.limit(table, limits)
         await self._tell()
 
-    async def fence(self, streams: Sequence[int], writer: str) -> int:
-        """Give a dead actor's streams to another one's writer: see `Shard.fence`."""
+    async def fence(self, streams: Sequence[int], writer: str, former: str) -> int:
+        """Give a dead actor's streams to another one's writer: see `Shard.fence`.
+
+        Files of the former writer that the shard has not heard of are removed.
+        """
         commits = self._shard.fence(streams, writer)
+        ledger = self._shard.segments.ledgers.get(former)
+        known = -1 if ledger is None else max(ledger.segments, default=LAST)
+        for path in list(self._live.glob(f"{former}-*.arrow")):
+            name, _, index = path.stem.rpartition("-")
+            if name == former and int(index) > known:
+                path.unlink(missing_ok=True)
+        if ledger is None:
+            (self._live / f"{former}.ends").unlink(missing_ok=True)
         self._failure = None  # it may be of a commit that came after one that died with the actor
         await self._tell()
         return commits

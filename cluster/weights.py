@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -51,11 +52,11 @@ class ChannelServer:
         """Take over a version; returns when a newer one has come.
 
         Args:
-            version: one that is older than the present is ignored (a late message).
+            version: one that is older than the present of the same life is ignored (a late message).
             weights: of it.
             life: of the learners; what comes from an earlier one than the present is ignored (they were replaced).
         """
-        if life < self._life or version < self._version:
+        if life < self._life or (life == self._life and version < self._version):
             return
         self._life, self._version = life, version
         self._reference = reference = ray.put(weights)
@@ -105,8 +106,10 @@ class RayWeights:
     def read(self, *, have: int, at_least: int) -> tuple[int, Weights] | None:
         """The newest version, or None if the reader has it; waits for `at_least`."""
         otherwise = f"but no weights of version {at_least} came: the learners are stuck or gone"
-        found = fetch(self._server.read.remote(have, at_least), seconds=self._patience, otherwise=otherwise)
-        if found is None:
-            return None
-        version, (reference,) = found
-        return version, fetch(reference, seconds=self._patience, otherwise=otherwise)
+        while True:
+            found = fetch(self._server.read.remote(have, at_least), seconds=self._patience, otherwise=otherwise)
+            if found is None:
+                return None
+            version, (reference,) = found
+            with suppress(ray.exceptions.ObjectLostError):  # the channel died meanwhile: the next one will have it
+                return version, fetch(reference, seconds=self._patience, otherwise=otherwise)

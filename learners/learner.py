@@ -240,6 +240,8 @@ class Learner:
             engine.restore({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
         if (random := tensors.get(f"random/{self.group.rank}")) is not None:
             torch.set_rng_state(random.cpu())
+        else:  # a rank that was not there: not the numbers of the run's beginning again
+            torch.manual_seed(torch.initial_seed() + int(values["version"]))
         if self.device.type == "cuda" and (random := tensors.get(f"random_cuda/{self.group.rank}")) is not None:
             torch.cuda.set_rng_state(random.cpu(), self.device)
         self.version, self.steps = int(values["version"]), int(values["steps"])

@@ -16,6 +16,8 @@ from cluster.embedded import start_ray
 from cluster.experiment import Experiment, Topology
 from cluster.faults import MOST, Faults, cause_of
 from cluster.metrics import read_metrics
+from cluster.ranks import Ranks
+from cluster.run_folder import RunFolder
 from cluster.world import ProcessDied
 from learners import checkpoint
 from recipes.ppo import ppo
@@ -70,6 +72,46 @@ def test_learners_and_channel_that_are_killed_change_nothing(one_ray: None, tmp_
     assert all("crashed or was killed" in fault["cause"] for fault in died)
     assert all(0 < fault["seconds"] < 200 for fault in faults_of(tmp_path / "run", "goes on"))
     assert restarts["learner-0"] == restarts["learner-1"] == 2
+
+
+def test_deaths_while_a_run_starts_are_mended_too(
+    one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An actor before its environments are there, and a learner before it kept anything."""
+    join, begun = Ranks._join, []
+
+    def disturbed(ranks: Ranks, *arguments: Any) -> None:
+        if not begun:
+            begun.append(ranks)
+            for process, name in ranks._roster.names.items():
+                if name in ("actor-0", "learner-0"):
+                    ray.kill(process)  # an actor that waits for weights does not tell its id
+        join(ranks, *arguments)
+
+    monkeypatch.setattr(Ranks, "_join", disturbed)
+    with world_of(small(Topology(actors=1, learners=1)), tmp_path) as world:
+        assert [world.advance().version for _ in range(3)] == [1, 2, 3]
+    assert {fault["process"] for fault in faults_of(tmp_path)} == {"actor-0", "learner-0"}
+
+
+def test_what_learners_that_died_too_often_kept_is_saved(
+    one_ray: None, contrail: Contrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, versions = Distributed.advance, []
+
+    def disturbed(world: Distributed) -> Any:
+        versions.append(world.faults.version)
+        if len(versions) > 3:
+            kill(world, "learner-0")
+        return advance(world)
+
+    monkeypatch.setattr(Distributed, "advance", disturbed)
+    flags = ["--topology.actors", 1, "--topology.learners", 1, "--envs", 4, "--rows", 16, "--steps", 2000]
+    outcome = contrail("train", "ppo", *flags, "--run.folder", contrail.runs, "--run.name", "run")
+    assert outcome.code == 1 and "learner-0 died: it crashed or was killed" in outcome.sentence
+    assert f"learner-0 ended {MOST} times within" in outcome.error
+    saved = checkpoint.load(RunFolder(contrail.runs / "run").latest())[1]
+    assert saved["version"] == versions[-1] >= 5, "not only what the last checkpoint had"
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -138,15 +180,15 @@ def test_a_process_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> Non
         Faults(tmp_path, told.append),
         ProcessDied("actor-3 died: of hunger", process="actor-3", cause="of hunger"),
     )
-    for version in (0, 120, 210):  # the third in 210 steps: it may go on
+    for version in (0, 5, 9):  # five steps between the first two: it may go on
         faults.moved(version)
         faults.died("actor-3", death)
     faults.died("actor-2", death)
     faults.finished("actor-2")
-    faults.moved(219)
+    faults.moved(13)
     with pytest.raises(ProcessDied, match="of hunger") as ended:
         faults.died("actor-3", death)
-    assert ended.value.__notes__ == [f"actor-3 ended {MOST} times within 99 learner steps"]
+    assert ended.value.__notes__ == [f"actor-3 ended {MOST} times within 8 learner steps"]
     assert told == 3 * ["actor-3: of hunger; another takes its place"] + ["actor-2: of hunger; another takes its place"]
     assert [line["process"] for line in faults_of(tmp_path, "goes on")] == ["actor-2"], "the other finished nothing"
     assert faults.count == 5 and faults_of(tmp_path)[-1]["cause"] == "of hunger"
