@@ -17,6 +17,7 @@ from torch import Tensor
 
 from learners.advantages import Advantages
 from learners.augment import Chain, GaussianNoise, RandomCrop, RandomShift
+from learners.checkpoint import CheckpointError
 from learners.gradient import Gradient
 from learners.last_versions import LastVersions
 from learners.learner import Learner
@@ -125,7 +126,10 @@ def digest(tensors: Mapping[str, Tensor]) -> int:
 
 
 def newest(folder: Path) -> int:
-    return max(LastVersions(folder, rank=0).versions(), default=-1)
+    try:
+        return max(LastVersions(folder, rank=0).versions(), default=-1)
+    except CheckpointError:  # it is looked at while it is written, as nobody does but this program
+        return -1
 
 
 def main(kind: str, folder: Path, deaths: int) -> None:
@@ -136,11 +140,13 @@ def main(kind: str, folder: Path, deaths: int) -> None:
         before = newest(folder)
         if (child := os.fork()) == 0:
             live()
-        while newest(folder) < before + 2:  # on a busy machine a learner takes its time
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0.0, 0.02))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        try:
+            while newest(folder) < before + 2:  # on a busy machine a learner takes its time
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0.0, 0.02))
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         left = LastVersions(folder, rank=0)
         print(json.dumps([kind, {version: digest(left.read(version)[0]) for version in left.versions()}]), flush=True)
 
