@@ -6,7 +6,6 @@ the run is, on whichever machine.
 """
 
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Literal
 
 from cluster.lock import held
 from cluster.vitals import Vitals
+from cluster.whole_file import replace_text
 
 FILE, ERROR = "processes.json", Path("logs", "error.txt")
 DRIVER = "driver"
@@ -63,9 +63,7 @@ class Condition:
 
     def write(self, folder: Path) -> None:
         """Replace the last version."""
-        partial = folder / f"{FILE}.partial"
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        os.replace(partial, folder / FILE)
+        replace_text(folder / FILE, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Condition | None":

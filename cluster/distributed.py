@@ -51,7 +51,7 @@ class Distributed:
         places: of the store's files; on the driver's node.
         logs: folder for one log per process, in the run's folder.
         resume: checkpoint to continue from.
-        say: hears what is waited for and who died; may raise to give up waiting.
+        say: hears who died and what is waited for; see `Placement`.
     """
 
     def __init__(

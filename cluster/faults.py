@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from threading import Lock
 
 from ray.exceptions import RayTaskError
 
@@ -55,8 +54,6 @@ def cause_of(error: BaseException, log: Path) -> str:
 class Faults:
     """The run's list of deaths, `faults.jsonl`: a line for each, and one for when training went on.
 
-    Any thread may call.
-
     Args:
         folder: of the run.
         say: hears of every death.
@@ -67,7 +64,7 @@ class Faults:
 
     def __init__(self, folder: Path, say: Callable[[str], object] = print) -> None:
         self.version, self._say = 0, say
-        self._file, self._logs, self._lock = folder / FILE, folder / "logs", Lock()
+        self._file, self._logs = folder / FILE, folder / "logs"
         self._deaths: dict[str, list[int]] = {}  # by process, the versions at which it died
         self._standing: dict[str, float] = {}  # by process, since when nothing came of it
         self._back: set[str] = set()  # of these, whose successor finished something
@@ -83,12 +80,11 @@ class Faults:
             Exception: that error, where the process died too often.
         """
         cause = getattr(error, "cause", "") or f"{type(error).__name__}: {error}"
-        with self._lock:
-            deaths = self._deaths.setdefault(name, [])
-            deaths.append(self.version)
-            self._standing.setdefault(name, time.time())
-            words = last_words(self._logs / f"{name}.log", 3)
-            self._write(event="died", process=name, cause=cause, version=self.version, words=words)
+        deaths = self._deaths.setdefault(name, [])
+        deaths.append(self.version)
+        self._standing.setdefault(name, time.time())
+        words = last_words(self._logs / f"{name}.log", 3)
+        self._write(event="died", process=name, cause=cause, version=self.version, words=words)
         last = deaths[-MOST:]
         if len(last) == MOST and all(later - earlier < WITHIN for earlier, later in pairwise(last)):
             error.add_note(f"{name} ended {MOST} times within {last[-1] - last[0]} learner steps")
@@ -103,11 +99,10 @@ class Faults:
     def moved(self, version: int) -> None:
         """A learner step has ended: training goes on with those who finished something since they died."""
         self.version = version
-        with self._lock:
-            for name in self._back:
-                seconds = round(time.time() - self._standing.pop(name), 3)
-                self._write(event="goes on", process=name, seconds=seconds, version=version)
-            self._back.clear()
+        for name in self._back:
+            seconds = round(time.time() - self._standing.pop(name), 3)
+            self._write(event="goes on", process=name, seconds=seconds, version=version)
+        self._back.clear()
 
     @property
     def count(self) -> int:

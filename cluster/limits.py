@@ -4,12 +4,12 @@
 """
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from cluster.experiment import Experiment
 from cluster.run_folder import RunFolder, RunFolderError
+from cluster.whole_file import replace_text
 from replay.limiter import check_ratio
 from replay.table import LIMITS
 
@@ -81,6 +81,4 @@ class LimitsFile:
         limited = tables[table].with_limits(asked[table])
         check_ratio(limited)
         experiment.check_table(table, limited, held=held)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(asked, indent=1))
-        os.replace(partial, self._path)
+        replace_text(self._path, json.dumps(asked, indent=1))

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from cluster.charts import layout
 from cluster.events import Events, full_disk_told
+from cluster.whole_file import replace_text
 
 
 class Metrics:
@@ -123,6 +123,4 @@ def _forget_later_lines(path: Path, step: int) -> None:
     """Keep the complete lines up to a step, replacing the file in one go."""
     if not path.exists():
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in _rows(path) if row["step"] <= step))
-    os.replace(partial, path)
+    replace_text(path, "".join(json.dumps(row) + "\n" for row in _rows(path) if row["step"] <= step))

@@ -31,7 +31,7 @@ class Placement:
 
     Args:
         topology: resolved.
-        say: hears what is waited for, each time that it looks again; may raise to give up.
+        say: hears what is waited for, and an empty text each time that it is still so: then it may raise to give up.
     """
 
     def __init__(self, topology: Topology, *, say: Callable[[str], object]) -> None:

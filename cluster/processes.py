@@ -25,7 +25,7 @@ from cluster.experiment import Experiment, Spaces
 from cluster.histograms import Histograms
 from cluster.lock import in_use
 from cluster.logs import Log
-from cluster.segments_folder import SHARED_MEMORY
+from cluster.segments_folder import PREFIX, SHARED_MEMORY
 from cluster.shard_handle import FarRayShard, RayShard
 from cluster.vitals import Vitals, of_this_process
 from cluster.weights import RayWeights, Stopped
@@ -252,7 +252,9 @@ def log_here(path: Path, home: str) -> Log:
 
 def keeping_folder(live: Path) -> Path:
     """Where the learners of this machine keep their state: with the live segments, or where those would be."""
-    folder = live if live.is_dir() else SHARED_MEMORY / live.name
+    # Live segments are in shared memory, under a name of their own, or else in the run's folder, like every run's.
+    name = live.name if live.name.startswith(PREFIX) else f"{PREFIX}{live.parent.parent.name}"
+    folder = live if live.is_dir() else SHARED_MEMORY / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

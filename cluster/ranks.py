@@ -13,9 +13,9 @@ from cluster.roster import Roster
 from cluster.shard_handle import RayShard
 from cluster.weights import RayWeights
 from cluster.world import ProcessDied
+from learners.learner import NOT_KEPT
 
 Result = TypeVar("Result")
-NOT_KEPT = "checks/state_not_kept"
 Stepped = tuple[dict[str, float], int, int]
 """Metrics, env steps trained on, and the version."""
 
@@ -45,7 +45,7 @@ class Ranks:
     def begin(self, channel: Any, shards: list[Any]) -> None:
         """Start the processes, who are to publish in a channel and read from shards."""
         self._channel, self._shards = channel, shards
-        self._processes = self._started()
+        self._processes = self._new()
 
     def start(self, state: State | None, origin: Path | None) -> None:
         """Let them begin, or go on from a checkpoint.
@@ -58,13 +58,13 @@ class Ranks:
         begun = False
         while not begun:
             try:
-                self._processes = self._processes or self._started()
+                self._processes = self._processes or self._new()
                 self._join(given, origin)
                 begun = True
             except ProcessDied as death:
                 self._bury(death)
 
-    def _started(self) -> list[Any]:
+    def _new(self) -> list[Any]:
         return [self._roster.learner(rank) for rank in range(self._count)]
 
     def _join(self, states: list[Any], origin: Path | None = None) -> None:
@@ -161,7 +161,7 @@ class Ranks:
 
     def _renew(self) -> None:
         """Let others go on from what the last ones kept: the newest version that all of them have, if there is one."""
-        self._processes = self._started()
+        self._processes = self._new()
         kept = self._kept_by(self._processes)
         there = [versions for versions in kept if versions]
         if not there:

@@ -25,8 +25,6 @@ CHANNEL = "the weight channel"
 RESTARTS = 100
 """How often Ray may start a shard or the channel again: a new one goes on where it was; one that dies at once again
 wears this out."""
-
-
 DIED = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 """What Ray says of a process that is no more."""
 remote: Any = ray.remote

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cluster.whole_file import replace_text
+
 RUNS = Path("runs")
 """Where runs are kept unless somebody says otherwise, from the current folder."""
 
@@ -35,7 +37,7 @@ class RunFolder:
     """The folder of one run.
 
     `experiment.json` (what runs), `metrics.jsonl` and `events/` (its numbers), `replay/` (segments), `checkpoints/`
-    (one folder each, named by env steps), `logs/` (what its processes print).
+    (one folder each, named by env steps), `logs/` (what its processes print), `faults.jsonl` (which of them died).
 
     Attributes:
         path: the folder.
@@ -89,9 +91,7 @@ class RunFolder:
         saved as its `repr`. The file appears whole or not at all.
         """
         content = json.dumps({**values, **_circumstances()}, indent=1, default=repr)
-        partial = self.path / "experiment.json.partial"
-        partial.write_text(content + "\n")
-        os.replace(partial, self.path / "experiment.json")
+        replace_text(self.path / "experiment.json", content + "\n")
 
     def load_experiment(self) -> dict[str, Any]:
         """What `save_experiment` wrote.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class StoppedWaiting(RuntimeError):
-    """Somebody asked to stop while processes waited for a place: nothing has begun."""
+    """Somebody asked to stop while processes waited for a place."""
 
 
 class StopRequest:

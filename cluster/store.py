@@ -36,10 +36,6 @@ ORDER_SECONDS = 10.0
 """How long a commit waits for the one before it."""
 
 
-LAST = 10**6
-"""More segments than a writer has."""
-
-
 class ShardProcess:
     """A shard that lets its callers wait (an async Ray actor).
 
@@ -163,17 +159,10 @@ class ShardProcess:
     async def fence(self, streams: Sequence[int], writer: str, former: str) -> int:
         """Give a dead actor's streams to another one's writer: see `Shard.fence`.
 
-        Files of the former writer that the shard has not heard of are removed.
+        What the former writer left that the shard has not heard of is removed.
         """
         commits = self._shard.fence(streams, writer)
-        ledger = self._shard.segments.ledgers.get(former)
-        known = -1 if ledger is None else max(ledger.segments, default=LAST)
-        for path in list(self._live.glob(f"{former}-*.arrow")):
-            name, _, index = path.stem.rpartition("-")
-            if name == former and int(index) > known:
-                path.unlink(missing_ok=True)
-        if ledger is None:
-            (self._live / f"{former}.ends").unlink(missing_ok=True)
+        self._shard.segments.remove_unheard(former, self._live)
         self._failure = None  # it may be of a commit that came after one that died with the actor
         await self._tell()
         return commits

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from rich.console import Console
 from rich.live import Live
 
-from cluster.run import StopRequest
+from cluster.stop import StopRequest
 from cluster.sweep_folder import SweepFolder
 from cluster.sweep_table import Looks, Row, shown, write
 

@@ -1,7 +1,6 @@
 """The folder of a sweep: which runs belong to it, and how each of them is, as its own folder tells."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.condition import Condition
-from cluster.lock import holding
+from cluster.lock import held
 from cluster.logs import last_words
 from cluster.run_folder import RUNS, FolderTaken, RunFolder, RunFolderError
+from cluster.whole_file import replace_text
 
 FILE, STOPPING, VERDICT = "sweep.json", "stopping", "stopped.json"
 
@@ -56,9 +56,8 @@ class SweepFolder:
         """Write `sweep.json`, or its new version, in one go."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = {"recipe": self.recipe, "folder": str(self.folder), "options": options}
-        partial = self.path / f"{FILE}.partial"
-        partial.write_text(json.dumps(content | {"runs": [asdict(run) for run in self.runs]}, indent=1) + "\n")
-        os.replace(partial, self.path / FILE)
+        text = json.dumps(content | {"runs": [asdict(run) for run in self.runs]}, indent=1) + "\n"
+        replace_text(self.path / FILE, text)
 
     @classmethod
     def open(cls, name: Path) -> tuple["SweepFolder", dict[str, Any]]:
@@ -126,9 +125,7 @@ class SweepFolder:
 
 def stop_run(run: Path, by: str, steps: int) -> None:
     """Ask one run to stop for good, and keep at how many env steps and by whom that was decided."""
-    partial = run / f"{VERDICT}.partial"
-    partial.write_text(json.dumps({"by": by, "steps": steps, "time": time.time()}) + "\n")
-    os.replace(partial, run / VERDICT)
+    replace_text(run / VERDICT, json.dumps({"by": by, "steps": steps, "time": time.time()}) + "\n")
 
 
 def verdict(run: Path) -> str:
@@ -142,10 +139,7 @@ def verdict(run: Path) -> str:
 
 def locked(run: Path) -> bool:
     """Whether a process trains the run at this moment."""
-    if not run.is_dir():
-        return False
-    with holding(run) as alone:
-        return not alone
+    return run.is_dir() and held(run)
 
 
 def state(sweep: SweepFolder, run: str) -> str:

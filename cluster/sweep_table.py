@@ -1,7 +1,6 @@
 """What a sweep has found so far: a row for each run, and means over the seeds of each setting."""
 
 import json
-import os
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from rich.table import Table
 from cluster.display import clock
 from cluster.following import NewRows
 from cluster.sweep_folder import Planned, Setting, SweepFolder, state
+from cluster.whole_file import replace_text
 
 RESULTS, PAGE = "results.jsonl", "results.md"
 TAGS = {"rollout/ep_rew_mean": "value", "eval/mean_reward": "evaluation"}
@@ -107,9 +107,9 @@ def write(folder: Path, rows: Sequence[Row], title: str) -> None:
     lines = [
         json.dumps({("return" if name == "value" else name): v for name, v in asdict(row).items()}) for row in rows
     ]
-    _replace(folder / RESULTS, "".join(f"{line}\n" for line in lines))
+    replace_text(folder / RESULTS, "".join(f"{line}\n" for line in lines))
     pages = [f"# {title}", *(_markdown(*content) for content in _tables(rows))]
-    _replace(folder / PAGE, "\n\n".join(pages) + "\n")
+    replace_text(folder / PAGE, "\n\n".join(pages) + "\n")
 
 
 Content = tuple[str, list[str], list[list[str]], int]
@@ -165,9 +165,3 @@ def _markdown(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], 
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in cells]
     lines = ["| " + " | ".join(row) + " |" for row in [heads, rules, *escaped]]
     return "\n".join([f"## {title}", "", *lines])
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

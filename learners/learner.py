@@ -24,6 +24,9 @@ from learners.update import Engine, Update
 from learners.upload import moved_to
 from replay.table import Table
 
+NOT_KEPT = "checks/state_not_kept"
+"""Metric: 1 where there was no room to keep the state."""
+
 
 @runtime_checkable
 class BatchReader(Protocol):
@@ -143,7 +146,7 @@ class Learner:
         self.steps += int(self.group.sum(torch.stack(trained).sum()))
         self.announce()
         if self.keep is not None:
-            metrics["checks/state_not_kept"] = float(self.keep.full)
+            metrics[NOT_KEPT] = float(self.keep.full)
         metrics |= {"time/learner_wait": ready - started, "time/learner_update": time.perf_counter() - ready}
         return metrics | {"train/version": float(self.version), "facts/weights_crc": float(self.checksum())}
 

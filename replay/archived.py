@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.messages import Commit, SegmentInfo
+from replay.segment_files import index_of
 
 
 def archived_commit(writer: str, paths: Sequence[Path], watch: Sequence[str] = ()) -> Commit:
@@ -25,7 +26,7 @@ def archived_commit(writer: str, paths: Sequence[Path], watch: Sequence[str] = (
     """
     parts = [_read(path, watch) for path in sorted(paths)]
     streams, rows = parts[0][0], parts[0][1]
-    indices = [int(path.stem.rpartition("-")[2]) for path in sorted(paths)]
+    indices = [index_of(path) for path in sorted(paths)]
     first = indices[0]
     if indices != list(range(first, first + len(indices))):
         gap = next(index for index, follows in pairwise(indices) if follows != index + 1) + 1

@@ -15,6 +15,7 @@ from replay.journal import Journal
 from replay.messages import SegmentInfo
 from replay.recovery import Recorder, recover, reopened
 from replay.segment import StoreError
+from replay.segment_files import writer_of
 from replay.shard import Shard
 from replay.table import Table, TableError, watched
 
@@ -125,11 +126,11 @@ def give(shard: Shard, folder: Path) -> None:
         TableError: a table cannot draw from so few rows, and nobody adds any.
     """
     paths = sorted(folder.glob("*.arrow"))
-    writers = sorted({path.stem.rpartition("-")[0] for path in paths})
+    writers = sorted({writer_of(path) for path in paths})
     if len(writers) < shard.shards:
         raise TableError(f"{folder} holds rows of {len(writers)} writers for {shard.shards} shards: lower the shards")
     for writer in writers[shard.index :: shard.shards]:
-        mine = [path for path in paths if path.stem.rpartition("-")[0] == writer]
+        mine = [path for path in paths if writer_of(path) == writer]
         shard.commit(archived_commit(writer, mine, watched(shard.tables)))
         shard.retire(writer)
     if missing := shard.missing(0):

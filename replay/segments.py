@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from replay.messages import Commit, SegmentInfo
+from replay.segment_files import files_of, free_of, index_of, writer_of
 from replay.sources import Ledger, Sources
 
 SPARE = 2
@@ -77,9 +78,9 @@ class Segments:
             for index in [index for index in ledger.segments if index < ledger.sealed]:
                 self._submit(ledger, index)
         for path in sorted(path for path in folder.glob("*.arrow") if path.name not in live):
-            writer = _writer_of(path)
+            writer = writer_of(path)
             owner = self.ledgers.get(writer)
-            if owner is not None and (_index_of(path) < owner.sealed or not owner.owns.any()):
+            if owner is not None and (index_of(path) < owner.sealed or not owner.owns.any()):
                 self._leave(path, _known(owner))
             elif writer in self._gone:
                 self._leave(path, self._gone[writer])
@@ -92,7 +93,7 @@ class Segments:
             if writer in self._gone:
                 self._remove_beside(writer, folder)
             elif writer in self.ledgers and not self.ledgers[writer].owns.any():
-                for spare in _free(folder, writer):
+                for spare in free_of(folder, writer):
                     self._remove(spare)
 
     def _leave(self, path: Path, ends: np.ndarray) -> None:
@@ -118,6 +119,15 @@ class Segments:
                 self._remove(path)
             if ledger is None:
                 self._remove_beside(commit.writer, path.parent)
+
+    def remove_unheard(self, writer: str, folder: Path) -> None:
+        """Remove segments that a dead writer had begun and told nobody of: no message of it is taken any more."""
+        ledger = self.ledgers.get(writer)
+        for path in files_of(folder, writer):
+            if path.name not in self._leaving and (ledger is None or index_of(path) not in ledger.segments):
+                self._remove(path)
+        if ledger is None:
+            self._remove_beside(writer, folder)
 
     def welcome(self, commit: Commit) -> Ledger:
         """Start the ledger of a new writer."""
@@ -180,9 +190,9 @@ class Segments:
         if self.archive is None:
             return
         for path in self.archive.finished():
-            ledger = self.ledgers.get(_writer_of(path))
+            ledger = self.ledgers.get(writer_of(path))
             if ledger is not None:
-                ledger.archiving.discard(_index_of(path))
+                ledger.archiving.discard(index_of(path))
             if path.name in self._leaving:
                 self.leaving_bytes -= self._leaving.pop(path.name)
                 self._let_go(path, ledger)
@@ -203,8 +213,8 @@ class Segments:
 
     def _remove_beside(self, writer: str, folder: str | Path) -> None:
         """Remove what lies beside a writer's segments: those it would have used again, and where its rows ended."""
-        if folder and all(_writer_of(Path(name)) != writer for name in self._leaving):
-            for path in (*_free(Path(folder), writer), Path(folder) / f"{writer}.ends"):
+        if folder and all(writer_of(Path(name)) != writer for name in self._leaving):
+            for path in (*free_of(Path(folder), writer), Path(folder) / f"{writer}.ends"):
                 self._remove(path)
 
     def statistics(self) -> dict[str, float]:
@@ -265,10 +275,10 @@ class Segments:
 
     def _let_go(self, path: Path, ledger: Ledger | None) -> None:
         """Leave a file that nobody reads to its writer, or remove it."""
-        writer = _writer_of(path)
-        if ledger is not None and ledger.owns.any() and len(_free(path.parent, writer)) < SPARE:
+        writer = writer_of(path)
+        if ledger is not None and ledger.owns.any() and len(free_of(path.parent, writer)) < SPARE:
             with suppress(FileNotFoundError):  # it was released before the shard was restarted
-                path.rename(path.with_name(f"{writer}.free-{_index_of(path):06d}"))
+                path.rename(path.with_name(f"{writer}.free-{index_of(path):06d}"))
             return
         self._remove(path)
         if ledger is None:
@@ -279,22 +289,9 @@ class Segments:
             path.unlink(missing_ok=True)
 
 
-def _free(folder: Path, writer: str) -> list[Path]:
-    """Released segments that wait for their writer; not those of a writer whose name only begins alike."""
-    return list(folder.glob(f"{writer}.free-[0-9]*"))
-
-
 def _known(ledger: Ledger) -> np.ndarray:
     """The ends by which the archive takes the open row, too, where it is the last that there will be.
 
     Draws have read its observation; a sealed segment has no open row.
     """
     return ledger.end + 1
-
-
-def _writer_of(segment: Path) -> str:
-    return segment.stem.rpartition("-")[0]
-
-
-def _index_of(segment: Path) -> int:
-    return int(segment.stem.rpartition("-")[2])

@@ -17,7 +17,7 @@ import pytest
 from cluster.condition import Condition, Phase
 from cluster.following import NewRows
 from cluster.lock import held, holding
-from cluster.logs import last_words
+from cluster.logs import BEGINS, last_words
 from cluster.metrics import Metrics
 from cluster.vitals import Rate, Vitals, of_this_process
 from tests.cluster.commands import FAULTY, Contrail
@@ -222,6 +222,8 @@ def test_last_words(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"x" * 10_000 + b"\none\n\xff \x1b[33mtwo \x1b[0m\n\n")
     assert last_words(tmp_path / "log") == ["\ufffd two"]
     assert last_words(tmp_path / "log", 2) == ["one", "\ufffd two"]
+    (tmp_path / "log").write_text(f"Fatal Python error: Aborted\n{BEGINS}7 on a, today\nthree\n")
+    assert last_words(tmp_path / "log", 9) == ["three"], "what one before it said is not its own"
 
 
 def test_vitals_of_this_process_and_rates(monkeypatch: pytest.MonkeyPatch) -> None:

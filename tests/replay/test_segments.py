@@ -99,6 +99,29 @@ def test_files_stay_until_the_archive_has_them_and_nothing_else_waits(tmp_path: 
     assert names(tmp_path, "a.free*") == ["a.free-000000", "a.free-000001"]
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_what_a_dead_writer_had_begun_goes_and_what_the_archive_waits_for_stays(drawn: bool, tmp_path: Path):
+    """Also where all of it was read, so that the shard has forgotten the writer already."""
+    archive = Archive(set())
+    shard = Shard(FRESH, seed=0, archive=archive)
+    writer = Messages("a", [0, 1], shard.commit, folder=tmp_path, rows_per_segment=4)
+    writer.block(8, 8)
+    if drawn:
+        draw_all(shard)
+        shard.finish(shard.drawn)
+    heard = names(tmp_path)
+    for begun in ("a-000003.arrow", "a-1-000000.arrow", "b-000000.arrow", "b.ends"):
+        (tmp_path / begun).touch()
+    shard.fence([0, 1], "a-1")
+    assert shard.segments.gone("a") == drawn
+    shard.segments.remove_unheard("a", tmp_path)
+    assert names(tmp_path) == sorted([*heard, "a-1-000000.arrow", "b-000000.arrow"])
+    shard.segments.remove_unheard("b", tmp_path)  # of whom nothing ever came
+    assert names(tmp_path) == sorted([*heard, "a-1-000000.arrow"]) and not names(tmp_path, "b*")
+    archive.work(9)  # which finds all that it was given
+    assert archive.kept == set(heard)
+
+
 class FullArchive(Archive):
     def finished(self) -> list[Path]:
         self.error, error = None, getattr(self, "error", None)

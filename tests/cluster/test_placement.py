@@ -1,0 +1,110 @@
+"""Who waits for room is told what the cluster has; one that Ray ended for want of memory died like others."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster import placement, roster
+from cluster.experiment import Spaces
+from cluster.placement import ROLE, SAY_AFTER, Placement, have
+from cluster.processes import interface_of, keeping_folder
+from cluster.roster import Roster
+from cluster.topology import Topology
+from cluster.weights import ChannelServer
+from cluster.world import ProcessDied
+from recipes.ppo import ppo
+from replay.opening import Places
+
+
+def node(role: str, cpus: int, *, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Labels": {ROLE: role}, "Resources": {"CPU": cpus}}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three nodes of two CPUs, one of them dead."""
+    nodes = [node("learners", 2), node("actors", 2), node("actors", 2, alive=False)]
+    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(placement.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    monkeypatch.setattr(placement.ray, "available_resources", lambda: {"CPU": 1.0})
+
+
+def test_waiting_is_said_once_in_a_while_and_can_be_given_up(cluster: None) -> None:
+    said: list[str] = []
+    waiting = Placement(Topology(address="auto"), say=said.append)
+    for seconds in (0.0, SAY_AFTER + 1, SAY_AFTER + 2):
+        waiting.waits("actor-1", seconds)
+    assert [text for text in said if text] == [
+        "waiting for room for actor-1: the cluster has 2 nodes with 4 CPUs and 1 GPUs, of which 1 CPUs are free"
+    ]
+    assert said.count("") == 3, "each time is one to give up"
+    said.clear()
+    Placement(Topology(), say=said.append).waits("actor-1", 100.0)
+    assert said == [], "a Ray of the run's own has the room that it has"
+
+
+def test_a_role_is_followed_where_its_living_nodes_have_what_is_wanted(cluster: None) -> None:
+    assert have("actors", {"CPU": 2.0}) and not have("actors", {"CPU": 3.0})
+    assert not have("learners", {"CPU": 1.0, "GPU": 1.0}) and not have("evaluators", {"CPU": 1.0})
+
+
+def test_a_process_that_ray_ended_for_want_of_memory_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(reference: str) -> None:
+        raise ray.exceptions.OutOfMemoryError("killed due to the node running low on memory")
+
+    monkeypatch.setattr(roster.ray, "wait", lambda references, **how: (references, []))
+    monkeypatch.setattr(roster.ray, "get", ended)
+    experiment = ppo()
+    places = Places(live=tmp_path, kept=tmp_path)
+    known = Roster(
+        experiment,
+        Spaces.of(experiment.environment),
+        places=places,
+        logs=tmp_path,
+        placement=Placement(Topology(), say=print),
+    )
+    known.names["process"] = "learner-1"
+    with pytest.raises(ProcessDied, match=r"^learner-1 died: Ray ended it for want of memory") as death:
+        known.result("call", "process")
+    assert death.value.process == "learner-1" and known.roll.first == "learner-1"
+
+
+def test_learners_far_from_the_live_segments_keep_their_state_apart_from_other_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.processes.SHARED_MEMORY", tmp_path)
+    there = tmp_path / "contrail-there"
+    there.mkdir()
+    assert keeping_folder(there) == there
+    elsewhere = [Path("/none/runs", run, "replay", "segments") for run in ("a", "b")]  # not in shared memory there
+    found = {keeping_folder(live) for live in (*elsewhere, Path("/none/contrail-a-x1"))}
+    assert {folder.name for folder in found} == {"contrail-a", "contrail-b", "contrail-a-x1"}
+    assert all(folder.is_dir() for folder in found)
+
+
+def test_the_interface_of_an_address() -> None:
+    assert interface_of("127.0.0.1") == "lo" and interface_of("192.0.2.250") == ""
+
+
+def test_the_channel_follows_the_newest_learners_and_answers_a_publication_when_it_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cluster.weights.ray.put", lambda weights: weights)
+
+    async def told() -> None:
+        channel = ChannelServer()
+        first = asyncio.ensure_future(channel.publish(5, {}, 1))
+        await asyncio.sleep(0)
+        await channel.publish(6, {}, 0)  # learners that were replaced
+        await channel.publish(4, {}, 1)  # a late message
+        assert (await channel.read(-1, 5))[0] == 5 and not first.done()
+        again = asyncio.ensure_future(channel.publish(4, {}, 2))  # who begin again one step earlier
+        await first
+        assert await channel.read(4, 4) is None and not again.done()
+        await channel.stop()
+        await again
+
+    asyncio.run(told())
