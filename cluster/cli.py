@@ -21,6 +21,7 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail sweep RECIPE [flags]      train with every combination of the values of flags, by Ray Tune
   contrail resume RUN                continue a run that was stopped or died
   contrail status RUN                how a run is that was started anywhere, process by process
+  contrail checkpoint RUN            let a run that goes on write a checkpoint now, and wait for it
   contrail watch RUN                 the live table of a run that somebody else started, until it ends
   contrail evaluate RUN [flags]      play a run's newest checkpoint
   contrail play RUN [flags]          film episodes of a run's policy, as a GIF or MP4
@@ -41,6 +42,7 @@ COMMANDS = {
     "sweep": "cluster.sweep:command_sweep",
     "resume": "cluster.commands:command_resume",
     "status": "cluster.status:command_status",
+    "checkpoint": "cluster.checkpoint_request:command_checkpoint",
     "watch": "cluster.status:command_watch",
     "evaluate": "cluster.commands:command_evaluate",
     "query": "cluster.query:command_query",

@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from cluster.evaluation import describe_evaluation, evaluate
+from cluster.evaluations import check_evaluations
 from cluster.events import Events, added
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.film import FILM, check_film, film
@@ -20,7 +21,7 @@ from cluster.parsing import parsed, recorded
 from cluster.run import RunOptions, train
 from cluster.run_folder import FolderTaken, RunFolder, default_name
 from cluster.shipped import describe_recipes
-from cluster.trained import policy_values
+from cluster.trained import chosen, policy_values
 from cluster.writers import check_services
 
 
@@ -36,6 +37,7 @@ def command_train(arguments: list[str]) -> int:
     if options.film:
         check_film(experiment)
     check_services(options.writers)
+    check_evaluations(experiment, options.evaluate_every)
     folder = _new_folder(name, experiment, options)
     told = {"parameters": parameters, "policy": policy_values(experiment, spaces)}
     folder.save_experiment(_description(name, flags, experiment) | told)
@@ -62,16 +64,17 @@ def command_evaluate(arguments: list[str]) -> int:
     folder = RunFolder.open(options.run)
     _, experiment, _ = recorded(folder)
     greedy = not options.sample
-    values = evaluate(experiment, folder, episodes=options.episodes, seed=options.seed, greedy=greedy)
+    start = chosen(folder, options.checkpoint)
+    values = evaluate(experiment, folder, start, episodes=options.episodes, seed=options.seed, greedy=greedy)
     print(describe_evaluation(values, experiment, greedy=greedy))
     if options.film:
-        print(_filmed(experiment, folder, seed=options.seed, greedy=greedy))
+        print(_filmed(experiment, folder, start, seed=options.seed, greedy=greedy))
     return 0
 
 
-def _filmed(experiment: Experiment, folder: RunFolder, *, seed: int, greedy: bool) -> str:
+def _filmed(experiment: Experiment, folder: RunFolder, start: Path, *, seed: int, greedy: bool) -> str:
     """Film an episode; what there is to say of it."""
-    shown, step = film(experiment, folder, seed=seed, greedy=greedy), int(folder.latest().name)
+    shown, step = film(experiment, folder, start, seed=seed, greedy=greedy), int(start.name)
     with added(folder.path) as events:
         if events is None:
             return f"filmed an episode: {folder.path / FILM}; not for TensorBoard, since the run is being trained"
@@ -85,6 +88,7 @@ class Evaluation:
 
     Attributes:
         run: folder of the run.
+        checkpoint: env steps of another one, or "best".
         episodes: how many to play.
         seed: of the episodes.
         sample: sample actions instead of taking the most likely ones.
@@ -92,6 +96,7 @@ class Evaluation:
     """
 
     run: tyro.conf.Positional[Path]
+    checkpoint: str | None = None
     episodes: int = 10
     seed: int = 0
     sample: bool = False

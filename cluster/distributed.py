@@ -8,16 +8,18 @@ import ray
 
 from actors.actor import Report
 from actors.environments import EnvironmentFailed
+from actors.episodes import Episode
 from cluster import checkpoints
 from cluster.assembly import streams_of, writer_name
 from cluster.embedded import start_ray
+from cluster.evaluator import Evaluator
 from cluster.experiment import Experiment, Spaces
 from cluster.faults import Faults
 from cluster.histograms import Histograms, of_store
 from cluster.limits import Limits
 from cluster.placement import Placement
 from cluster.ranks import Ranks
-from cluster.roster import CHANNEL, Roster
+from cluster.roster import CHANNEL, EVALUATOR, Roster
 from cluster.shard_handle import RayShard
 from cluster.vitals import Vitals
 from cluster.weights import RayWeights
@@ -42,8 +44,8 @@ class Distributed:
     many of its blocks it has, refuses whatever still comes of the dead one, and another begins new episodes with the
     next block; rows that were not committed are lost. Learners are replaced all together: each keeps its state after
     every step in its machine's shared memory, they go on from the newest version that all have, and are given the same
-    draws again, so nothing is lost. Where no learner's machine is left, or one process dies again and again, `advance`
-    raises.
+    draws again, so nothing is lost. The evaluator is replaced, too, and its evaluation begun again. Where no learner's
+    machine is left, or one process that others wait for dies again and again, `advance` raises.
 
     Args:
         experiment: checked.
@@ -71,6 +73,7 @@ class Distributed:
         # In turns there is nothing to do before its turn.
         self.ahead = 0 if experiment.topology.max_version_lag == 0 and not experiment.store else AHEAD
         self.learners = Ranks(self.roster, self.faults, ahead=self.ahead)
+        self.evaluator = Evaluator(self.roster, self.faults)
         self.collecting: dict[Any, int] = {}
 
     def __enter__(self) -> "Distributed":
@@ -129,6 +132,7 @@ class Distributed:
 
         def meanwhile(references: list[Any]) -> list[Any]:
             ready = self.roster.wait([*self.collecting, *references])
+            self.evaluator.make_room()
             mine = [reference for reference in ready if reference in self.collecting]
             for reference in mine:
                 reports.extend(self._block_of(reference))
@@ -176,6 +180,14 @@ class Distributed:
         """Write rank 0's checkpoint, with all ranks' random numbers."""
         checkpoints.write(folder, *self.learners.state())
 
+    def evaluate(self, checkpoint: Path) -> None:
+        """Ask the evaluator, in its own process."""
+        self.evaluator.begin(checkpoint)
+
+    def evaluated(self) -> list[Episode] | None:
+        """What the evaluator has played."""
+        return self.evaluator.ended()
+
     def limit(self, limits: Limits) -> None:
         """Every shard follows them."""
         for shard in self.shards:
@@ -212,7 +224,9 @@ class Distributed:
         """End all in order: those who wait are sent home, environments and files closed, then Ray itself."""
         self.roster.roll.end()
         self._send_home()
-        self._quietly([process.close.remote() for process, name in self.names.items() if name != CHANNEL])
+        self._quietly(
+            [process.close.remote() for process, name in self.names.items() if name not in (CHANNEL, EVALUATOR)]
+        )
         for process in self.names:
             ray.kill(process)
         self.roster.placement.release()

@@ -65,7 +65,7 @@ class Export:
         target: a new file, or the id of a new Minari dataset; a policy's is by default in the run's folder.
         format: how it is written; by default the suffix says.
         env: environment of the rows, for Minari; by default the run's own.
-        checkpoint: env steps of the checkpoint whose policy is written; by default the newest.
+        checkpoint: env steps of the checkpoint whose policy is written, or "best"; by default the newest.
     """
 
     run: tyro.conf.Positional[Path]

@@ -1,5 +1,7 @@
 """An episode of an evaluation to look at: a GIF in the run's folder, and in TensorBoard."""
 
+from pathlib import Path
+
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from cluster.evaluation import load_policy
@@ -26,19 +28,22 @@ def check_film(experiment: Experiment) -> None:
     open_stage(experiment.evaluation or experiment.environment).close()
 
 
-def film(experiment: Experiment, folder: RunFolder, *, seed: int = 0, greedy: bool = True) -> Summary.Value:
-    """One more episode of a run's newest checkpoint, filmed into `FILM` and as a summary.
+def film(
+    experiment: Experiment, folder: RunFolder, start: Path, *, seed: int = 0, greedy: bool = True
+) -> Summary.Value:
+    """One more episode of a run's checkpoint, filmed into `FILM` and as a summary.
 
     TensorBoard shows one image of a tag and step, so other seeds and sampled actions have tags of their own.
 
     Args:
         experiment: that of the run.
-        folder: with at least one checkpoint.
+        folder: of the run.
+        start: the checkpoint.
         seed: of the episode; it starts as the first of an evaluation of the same seed in one environment.
         greedy: take the most likely actions.
     """
     environment = experiment.evaluation or experiment.environment
-    policy = load_policy(experiment, Spaces.of(environment), folder.latest())
+    policy = load_policy(experiment, Spaces.of(environment), start)
     steps, path = min(STEPS, experiment.evaluation_max_steps), folder.path / FILM
     stage = open_stage(environment)
     try:

@@ -85,7 +85,8 @@ def _last_values(folder: RunFolder) -> Mapping[str, float]:
         rows = read_metrics(folder.path)
     except FileNotFoundError:
         return {}
-    return {name: float(value) for row in rows[-10:] for name, value in row.items()}
+    newest = sorted(rows[-10:], key=lambda row: row["step"])  # an evaluation is of weights from some steps ago
+    return {name: float(value) for row in newest for name, value in row.items()}
 
 
 def _summed(parts: Iterator[dict[str, float]]) -> dict[str, float]:

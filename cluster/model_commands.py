@@ -42,7 +42,7 @@ def export_run_policy(run: Path, target: str | None, written: str | None, checkp
         run: folder or name of the run.
         target: a new file; None: one in the run's folder, named by its env steps.
         written: the format; None: the target's suffix says.
-        checkpoint: env steps of the one to take; None: the newest.
+        checkpoint: env steps of the one to take, or "best"; None: the newest.
     """
     folder = RunFolder.open(run)
     recipe, experiment, _ = recorded(folder)
@@ -120,7 +120,7 @@ class Playing:
     Attributes:
         run: folder of the run.
         output: the film, a new .gif or .mp4 file; by default a .gif in the run's folder.
-        checkpoint: env steps of the one to play; by default the newest.
+        checkpoint: env steps of the one to play, or "best"; by default the newest.
         episodes: how many to play.
         sample: sample actions instead of taking the most likely ones.
         seed: of the episodes.

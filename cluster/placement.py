@@ -12,7 +12,7 @@ from cluster.experiment import ExperimentError
 from cluster.topology import Topology
 
 ROLE = "contrail-role"
-"""Label of a node: "learners" or "actors"."""
+"""Label of a node: "learners", "actors" or "evaluators"."""
 
 SAY_AFTER, SAY_EVERY = 20.0, 60.0
 """Seconds after which it is said that a process has not started, and said again: starting takes a while anyway."""
@@ -28,6 +28,9 @@ class Placement:
     In a cluster, learners form one placement group, a bundle each of their threads and GPUs, as close together as it
     goes; an actor takes one CPU, wherever there is one. Where nodes are labelled by role (`contrail-role`) and those of
     each role have room for it, they are used for nothing else. All wait until there is a place for them.
+
+    The evaluator takes one CPU when all others have their places: of the nodes of its role if there are any, else
+    wherever there is one.
 
     Args:
         topology: resolved.
@@ -75,6 +78,18 @@ class Placement:
         return {"num_cpus": 1, "scheduling_strategy": "SPREAD"} | (
             {"label_selector": {ROLE: "actors"}} if self._by_role else {}
         )
+
+    def evaluator(self) -> dict[str, Any]:
+        """Options of the evaluator."""
+        if self._alone:
+            return self.here()
+        role = {"label_selector": {ROLE: "evaluators"}} if have("evaluators", {"CPU": 1.0}) else {}
+        return {"num_cpus": 1, "scheduling_strategy": "SPREAD"} | role
+
+    @property
+    def joined(self) -> bool:
+        """Whether this is a cluster, where others may have the room that one waits for."""
+        return not self._alone
 
     def _reserved(self) -> PlacementGroup:
         topology = self._topology

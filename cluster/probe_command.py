@@ -50,7 +50,7 @@ class Probing:
 
     Attributes:
         run: folder of the run.
-        checkpoint: env steps of the one to probe; by default the newest.
+        checkpoint: env steps of the one to probe, or "best"; by default the newest.
         steps: agent steps to play.
         envs: environments to play them in, side by side.
         variables: which to read; by default all.

@@ -16,8 +16,9 @@ from cluster.findings import Finding, error, ok, warning
 ROLE = "contrail-role"
 """The label of Ray's nodes that says what belongs on them."""
 
-ROLES = ("learners", "actors")
-"""Its values: stable nodes, for learners, shards and the driver; nodes that may vanish, for actors."""
+ROLES = ("learners", "actors", "evaluators")
+"""Its values: stable nodes, for learners, shards and the driver; nodes that may vanish, for actors; others for those
+who play greedy episodes, if one wants to have some."""
 
 OLD_FLAGS = {
     "--redis-address": "write --address",
@@ -170,7 +171,7 @@ def check_labels(where: str, labels: Mapping[str, str]) -> Iterator[Finding]:
     for key, value in labels.items():
         if key == ROLE:
             if value not in ROLES:
-                yield error("labels", f"{where} has {ROLE}={value}", f"the roles are {' and '.join(ROLES)}")
+                yield error("labels", f"{where} has {ROLE}={value}", f"the roles are {', '.join(ROLES)}")
         elif "contrail" in key or get_close_matches(key, [ROLE]):
             yield error("labels", f"{where} has the label {key}, which nothing reads", f"did you mean {ROLE}?")
     if ROLE not in labels:

@@ -19,7 +19,8 @@ class RayGauges:
     """Gauges with the run's name as the tag `run`: `contrail_env_steps`, and one for every tag that a chart shows.
 
     All are gauges: a resumed run goes back to its checkpoint, and a counter could not. They vanish from the exporter
-    some time after the driver has left the cluster. Values of the evaluation come after that.
+    some time after the driver has left the cluster. Values of the evaluation at the end come after that; those of
+    others leave `env_steps` as it is.
 
     Args:
         run: its name.
@@ -33,10 +34,11 @@ class RayGauges:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Hand on numbers of one moment, unless another one was just now; Ray must have been joined."""
         now = time.monotonic()
-        if now - self._last < EVERY:
-            return
-        self._last = now
-        self._set(f"{PREFIX}env_steps", "env steps of the run so far", float(step))
+        if not any(tag.startswith("eval/") for tag in values):  # else of weights that the run has left behind
+            if now - self._last < EVERY:
+                return
+            self._last = now
+            self._set(f"{PREFIX}env_steps", "env steps of the run so far", float(step))
         for tag, value in values.items():
             if SHOWN.fullmatch(tag):
                 self._set(gauge_name(tag), f"{tag} of a run", value)

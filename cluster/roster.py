@@ -8,9 +8,10 @@ from typing import Any
 import ray
 
 from actors.environments import EnvironmentFailed
+from cluster.evaluator_process import EvaluatorProcess
 from cluster.experiment import Experiment, Spaces
 from cluster.faults import cause_of
-from cluster.placement import Placement
+from cluster.placement import SAY_AFTER, Placement
 from cluster.processes import ActorProcess, LearnerProcess
 from cluster.roll_call import RollCall
 from cluster.shard_handle import RayShard
@@ -21,7 +22,7 @@ from learners.checks import OutOfBounds
 from learners.not_finite import NotFinite
 from replay.opening import Places
 
-CHANNEL = "the weight channel"
+CHANNEL, EVALUATOR = "the weight channel", "evaluator"
 RESTARTS = 100
 """How often Ray may start a shard or the channel again: a new one goes on where it was; one that dies at once again
 wears this out."""
@@ -104,6 +105,16 @@ class Roster:
         )
         return self._named(name, made)
 
+    def evaluator(self) -> Any:
+        """Start the process of the evaluator."""
+        process, log = remote(**self.placement.evaluator())(EvaluatorProcess), self.logs / f"{EVALUATOR}.log"
+        return self._named(EVALUATOR, process.remote(self.experiment, log=log, home=self.placement.home()))
+
+    def lacks_room(self) -> bool:
+        """Whether actors or learners have been waiting for a place in a cluster for a while."""
+        since = min(self._starting.values(), default=time.monotonic())
+        return self.placement.joined and time.monotonic() - since > SAY_AFTER
+
     def dismiss(self, process: Any) -> None:
         """End a process for good, be it dead or only cut off."""
         name = self.names.pop(process)
@@ -147,9 +158,10 @@ class Roster:
     def _dead(self, waiting: str) -> tuple[str, Exception] | None:
         """One that is no more of those for whom a process waits; those that are busy are not waited for long.
 
-        Nobody waits for actors; learners wait for each other, and hear of a death before Ray does.
+        Nobody waits for actors or the evaluator; learners wait for each other, and hear of a death before Ray does.
         """
-        others = {process: name for process, name in self.names.items() if not name.startswith("actor")}
+        alone = ("actor", EVALUATOR)
+        others = {process: name for process, name in self.names.items() if not name.startswith(alone)}
         if waiting.startswith("actor"):
             others = {process: name for process, name in others.items() if not name.startswith("learner")}
         asked = {process.pid.remote(): name for process, name in others.items()}

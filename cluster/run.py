@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import checkpoints
+from cluster import checkpoint_request, checkpoints
 from cluster.display import Display
-from cluster.evaluation import describe_evaluation, evaluate
+from cluster.evaluations import Evaluations
 from cluster.experiment import Experiment, Spaces
 from cluster.film import film
 from cluster.limits import LimitsFile
@@ -37,7 +37,9 @@ class RunOptions:
         name: folder of the run under `folder`; empty makes one from the recipe, the environment and the time.
         folder: where runs are kept.
         checkpoint_seconds: between checkpoints; there is always one at the end.
-        keep: newest checkpoints that are kept.
+        keep: newest checkpoints that are kept, beside the one that played best.
+        evaluate_every: env steps between evaluations while it trains, each with a checkpoint of its own; 0: only at
+            the end.
         rows: how the rows that actors saw are kept in the run's folder, for `contrail query` and whoever reads Arrow
             files: compressed with lz4 or zstd. none: not at all.
         rows_gib: of them that are kept; beyond it the oldest leave.
@@ -50,6 +52,7 @@ class RunOptions:
     folder: Path = Path("runs")
     checkpoint_seconds: float = 60.0
     keep: int = 3
+    evaluate_every: int = 0
     rows: Codec = "lz4"
     rows_gib: float = 4.0
     probe: bool = False
@@ -138,12 +141,14 @@ class _Run:
             if experiment.topology.address and not experiment.topology.local:
                 elsewhere.add("Ray's metrics", RayGauges(folder.path.name))
             told = _Told(metrics, display, self.pulse, elsewhere, self.stop)
+            every, say = options.evaluate_every, display.note
+            evaluations = Evaluations(experiment, folder, every, write=told.write, say=say, stop=self.stop)
             if steps < experiment.steps:
                 world = self._world(self._places(live, wanted), begin, told)
                 self.pulse.follow(world)
-                steps = self._loop(world, told, steps)
+                steps = self._loop(world, told, evaluations, steps)
             if steps >= experiment.steps:
-                self._conclude(told, steps)
+                self._conclude(told, evaluations, steps)
 
     def _places(self, live: Path, wanted: int) -> Places:
         """Where the store's files of this start go."""
@@ -170,7 +175,7 @@ class _Run:
         logs = self.folder.path.resolve() / "logs"
         return Distributed(experiment, spaces, places=places, logs=logs, resume=begin, say=told.said)
 
-    def _loop(self, world: World, told: "_Told", steps: int) -> int:
+    def _loop(self, world: World, told: "_Told", evaluations: Evaluations, steps: int) -> int:
         """Learner steps until the experiment's env steps are trained on, or a request to stop; the env steps then."""
         statistics, saved, limits = Statistics(), time.monotonic(), LimitsFile(self.folder)
         with suppress(StoppedWaiting), world:
@@ -181,19 +186,26 @@ class _Run:
                     advance = world.advance()
                     steps = advance.steps
                     told.learner_step(steps, statistics.add(advance))
-                    if time.monotonic() - saved > self.options.checkpoint_seconds:
-                        self._save(world, steps, told.metrics)
+                    due = evaluations.due(steps)
+                    late = time.monotonic() - saved > self.options.checkpoint_seconds
+                    if due or late or checkpoint_request.wanted(self.folder):
+                        self._save(world, steps, told.metrics, spared=evaluations.spared)
                         saved = time.monotonic()
-                self._save(world, steps, told.metrics)
+                    if due:
+                        evaluations.begin(self.folder.path_for(steps))
+                    evaluations.look(world)
+                self._save(world, steps, told.metrics, spared=evaluations.spared)
             except Exception as error:
                 self._rescue(world, steps, error)
                 raise
         return steps
 
-    def _save(self, world: World, steps: int, metrics: Metrics) -> None:
+    def _save(self, world: World, steps: int, metrics: Metrics, *, spared: set[str]) -> None:
+        """Write a checkpoint; the store goes on keeping what the newest ones want, not what spared ones would."""
+        checkpoint_request.taken(self.folder)
         world.save(self.folder.path_for(steps).resolve())
-        self.folder.keep_last(self.options.keep)
-        world.forget(checkpoints.version(self.folder.checkpoints()[0]))
+        newest = self.folder.keep_last(self.options.keep, besides=spared)
+        world.forget(checkpoints.version(newest[0]))
         metrics.histograms(steps, world.histograms())
 
     def _rescue(self, world: World, steps: int, error: Exception) -> None:
@@ -205,20 +217,16 @@ class _Run:
         if self.folder.checkpoints():
             error.add_note(f"continue with: contrail resume {self.folder.path}")
 
-    def _conclude(self, told: "_Told", steps: int) -> None:
+    def _conclude(self, told: "_Told", evaluations: Evaluations, steps: int) -> None:
         """Greedy episodes after training; a request to stop ends them at once, since nothing can be lost."""
         experiment = self.experiment
         told.pulse.phase("evaluating")
-        if experiment.evaluation_episodes:
-            told.display.note(f"playing {experiment.evaluation_episodes} greedy episodes ...")
         try:
             with self.stop.at_once():
                 if experiment.evaluation_episodes:
-                    values = evaluate(experiment, self.folder)
-                    told.write(steps, values)
-                    told.display.note(describe_evaluation(values, experiment))
+                    evaluations.conclude()
                 if self.options.film:
-                    told.metrics.summary(steps, film(experiment, self.folder))
+                    told.metrics.summary(steps, film(experiment, self.folder, self.folder.latest()))
         except KeyboardInterrupt:
             return
         told.metrics.summary(steps, session_end())

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,7 +37,8 @@ class RunFolder:
     """The folder of one run.
 
     `experiment.json` (what runs), `metrics.jsonl` and `events/` (its numbers), `replay/` (segments), `checkpoints/`
-    (one folder each, named by env steps), `logs/` (what its processes print), `faults.jsonl` (which of them died).
+    (one folder each, named by env steps), `logs/` (what its processes print), `faults.jsonl` (which of them died),
+    `evaluations.json` (which checkpoint played best).
 
     Attributes:
         path: the folder.
@@ -127,10 +128,22 @@ class RunFolder:
             raise RunFolderError(f"{self.path} has no checkpoint: it ended before its first one, start a new run")
         return checkpoints[-1]
 
-    def keep_last(self, count: int) -> None:
-        """Delete all checkpoints but the newest ones, at least one of which stays."""
-        for path in self.checkpoints()[: -max(1, count)]:
-            shutil.rmtree(path)
+    def keep_last(self, count: int, *, besides: Collection[str] = ()) -> list[Path]:
+        """Delete all checkpoints but the newest ones, at least one of which stays.
+
+        Args:
+            count: of the newest.
+            besides: names of others that stay.
+
+        Returns:
+            The newest ones, oldest first: those that the run can go on from with all that it had. Others that stay are
+            weights to be played; the store's journals do not go back to them.
+        """
+        older, newest = (found := self.checkpoints())[: -max(1, count)], found[-max(1, count) :]
+        for path in older:
+            if path.name not in besides:
+                shutil.rmtree(path)
+        return newest
 
 
 def default_name(recipe: str, environment: str) -> str:

@@ -50,14 +50,3 @@ def _stages(reports: list[Report]) -> dict[str, float]:
         return {}
     names = reports[0].seconds
     return {f"time/actor_{name}": float(np.mean([report.seconds[name] for report in reports])) for name in names}
-
-
-def evaluation_values(episodes: list[Episode]) -> dict[str, float]:
-    """Mean and spread of evaluation episodes, and how many were cut by the evaluator."""
-    totals, lengths = [episode.total for episode in episodes], [episode.length for episode in episodes]
-    return {
-        "eval/mean_reward": float(np.mean(totals)),
-        "eval/std_reward": float(np.std(totals)),
-        "eval/mean_ep_length": float(np.mean(lengths)),
-        "eval/cut_episodes": float(sum(not episode.finished for episode in episodes)),
-    }

@@ -14,6 +14,7 @@ from cluster.display import Display, clock, done
 from cluster.following import NewRows
 from cluster.logs import last_words
 from cluster.run_folder import RunFolder, RunFolderError
+from cluster.standing import Standing
 from cluster.vitals import Vitals
 
 SILENT = 30.0
@@ -62,7 +63,9 @@ def command_watch(arguments: list[str], seconds: float = 1.0) -> int:
         while True:
             condition, alive = look(folder)
             for row in rows.read():  # after a look at whether it lives: what it wrote last is there
-                display.update(int(row["step"]), {tag: v for tag, v in row.items() if tag not in ("step", "time")})
+                values = {tag: value for tag, value in row.items() if tag not in ("step", "time")}
+                if "eval/mean_reward" not in row:  # which may be of weights from some steps ago
+                    display.update(int(row["step"]), values)
             if not alive:
                 break
             time.sleep(seconds)
@@ -103,6 +106,9 @@ def sentences(condition: Condition, folder: Path, *, alive: bool) -> list[str]:
     if condition.moved:
         progress.append(f"last learner step {moment(condition.moved)}")
     progress.append(f"newest checkpoint at {int(newest[0].name):,}" if newest else "no checkpoint")
+    standing = Standing.read(RunFolder(folder))
+    if standing.best:
+        progress.append(f"best at {int(standing.best):,}, mean return {standing.mean_return:.5g}")
     lines = [_verdict(condition, folder, alive=alive), "; ".join(progress)]
     if newest and not alive and condition.phase != "finished":
         lines.append(f"continue with: contrail resume {folder}")

@@ -74,7 +74,8 @@ class Looks:
     def _row(self, run: Planned, broken: str, went_on: float) -> Row:
         name, values = run.name, self._values[run.name]
         for row in self._follow[name].read():
-            self._steps[name] = int(row["step"])
+            if "eval/mean_reward" not in row:  # which may be of weights from some steps ago
+                self._steps[name] = int(row["step"])
             values |= {word: row[tag] for tag, word in TAGS.items() if tag in row}
         said = state(self._sweep, name)
         return Row(

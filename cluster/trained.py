@@ -9,6 +9,7 @@ import numpy as np
 from cluster import checkpoints
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.run_folder import RunFolder
+from cluster.standing import best
 from learners.description import Description, DescriptionError
 from learners.model import Model
 
@@ -28,19 +29,21 @@ def policy_values(experiment: Experiment, spaces: Spaces) -> dict[str, Any] | st
 
 
 def chosen(folder: RunFolder, checkpoint: str | None) -> Path:
-    """The checkpoint with so many env steps, or the newest.
+    """The checkpoint with so many env steps, the newest, or the one that played best.
 
     Args:
         folder: of the run.
-        checkpoint: its env steps, with or without the zeros in front; None: the newest.
+        checkpoint: its env steps, with or without the zeros in front; None: the newest; "best": the best.
 
     Raises:
-        RunFolderError: there is none at all.
+        RunFolderError: there is none at all, or none was evaluated.
         ExperimentError: there is no such checkpoint; names those that there are.
     """
     newest = folder.latest()
     if checkpoint is None:
         return newest
+    if checkpoint == "best":
+        return best(folder)
     found = {path.name.lstrip("0") or "0": path for path in folder.checkpoints()}
     wanted = checkpoint.replace(",", "").lstrip("0") or "0"
     if wanted not in found:

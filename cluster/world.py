@@ -7,8 +7,10 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from actors.actor import Actor, Report
+from actors.episodes import Episode
 from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
+from cluster.evaluation import episodes_of, weights_of
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.histograms import Histograms, of_store
 from cluster.limits import Limits
@@ -67,6 +69,18 @@ class World(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the learners between two steps."""
+        ...
+
+    def evaluate(self, checkpoint: Path) -> None:
+        """Begin the experiment's greedy episodes with a checkpoint's weights: `evaluated` gives them."""
+        ...
+
+    def evaluated(self) -> list[Episode] | None:
+        """The episodes, once; None: they are not played yet. Training does not wait for them.
+
+        Raises:
+            Exception: they cannot be played, not even by another process.
+        """
         ...
 
     def limit(self, limits: Limits) -> None:
@@ -191,6 +205,14 @@ class Local:
     def save(self, folder: Path) -> None:
         """Write the learner's checkpoint."""
         checkpoints.write(folder, *self.learner.state())
+
+    def evaluate(self, checkpoint: Path) -> None:
+        """It is the evaluator's turn next."""
+        self.evaluating = checkpoint
+
+    def evaluated(self) -> list[Episode]:
+        """All episodes, played now."""
+        return episodes_of(self.experiment, *weights_of(self.evaluating))
 
     def limit(self, limits: Limits) -> None:
         """Every shard follows them."""

@@ -86,7 +86,7 @@ MISTAKES = [
     ("onprem.yaml", " RAY_enable_autoscaler_v2=0", "", "error autoscaler", "RAY_UP_enable_autoscaler_v2=0"),
     ("onprem.yaml", "[192.0.2.11,", "[192.0.2.10,", "error machines", "in worker_ips, too"),
     ("onprem.yaml", "[192.0.2.11,", "[192.0.2.12,", "error machines", "twice"),
-    ("onprem.yaml", "contrail-role=learners", "contrail-role=learner", "error labels", "roles are learners and actors"),
+    ("onprem.yaml", "contrail-role=learners", "contrail-role=learner", "error labels", "learners, actors, evaluators"),
     ("onprem.yaml", " --labels=contrail-role=actors", "", "warning labels", "no contrail-role"),
     ("aws.yaml", "{contrail-role: actors}", "{contrail_role: actors}", "error labels", "did you mean contrail-role?"),
     ("gcp.yaml", "{CPU: 22}", "{CPU: 22, contrail: 1}", "error labels", "nothing asks for"),

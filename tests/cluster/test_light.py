@@ -28,7 +28,7 @@ def imported(*arguments: object, code: int = 0) -> set[str]:
     return set(done.stdout.splitlines()[-1].removeprefix("imported:").split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["trian"], ["status", "no/where"], ["watch", "no/where"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["trian"], ["status", "no/where"], ["checkpoint", "no/where"]])
 def test_help_and_mistakes_are_light(arguments: list[str]) -> None:
     assert imported(*arguments, code=0 if arguments == ["--help"] else 2) == set()
 

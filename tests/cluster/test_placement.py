@@ -51,6 +51,30 @@ def test_a_role_is_followed_where_its_living_nodes_have_what_is_wanted(cluster: 
     assert not have("learners", {"CPU": 1.0, "GPU": 1.0}) and not have("evaluators", {"CPU": 1.0})
 
 
+def test_an_evaluator_goes_to_nodes_of_its_role_or_wherever_there_is_room(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anywhere = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+    placed = Placement(Topology(address="auto"), say=print)
+    assert placed.joined and placed.evaluator() == anywhere
+    monkeypatch.setattr(placement.ray, "nodes", lambda: [node("learners", 2), node("evaluators", 1)])
+    assert placed.evaluator() == anywhere | {"label_selector": {ROLE: "evaluators"}}
+    assert not Placement(Topology(), say=print).joined
+
+
+def test_who_waits_long_for_room_in_a_cluster_lacks_it(tmp_path: Path) -> None:
+    experiment, places = ppo(), Places(live=tmp_path, kept=tmp_path)
+    spaces = Spaces.of(experiment.environment)
+    for address, lacking in (("auto", True), ("", False)):
+        placed = Placement(Topology(address=address), say=print)
+        known = Roster(experiment, spaces, places=places, logs=tmp_path, placement=placed)
+        known._named("evaluator", "nobody waits for this one")
+        known._named("actor-0", "process")
+        assert not known.lacks_room()
+        known._starting = {process: since - SAY_AFTER - 1 for process, since in known._starting.items()}
+        assert known.lacks_room() == lacking and len(known._starting) == 1
+
+
 def test_a_process_that_ray_ended_for_want_of_memory_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ended(reference: str) -> None:
         raise ray.exceptions.OutOfMemoryError("killed due to the node running low on memory")

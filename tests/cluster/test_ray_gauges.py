@@ -41,6 +41,16 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, dict[str
     return FakeGauge.now
 
 
+def test_an_evaluation_of_earlier_weights_does_not_take_the_run_back(exported: dict, monkeypatch) -> None:
+    gauges = RayGauges("run")
+    monkeypatch.setattr(ray_gauges, "EVERY", 1000.0)
+    gauges._last = 0.0 - 1000.0
+    gauges.scalars(500, {"train/value_loss": 2.0})
+    gauges.scalars(400, {"eval/mean_reward": 3.0})
+    values = {name: value for name, (value, _) in exported.items()}
+    assert values[gauge_name("env_steps")] == 500 and values[gauge_name("eval/mean_reward")] == 3.0
+
+
 def queries(model: dict[str, Any]) -> dict[str, str]:
     """The expression of every panel by "row: title"."""
     row, found = "", {}

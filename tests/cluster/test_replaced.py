@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import ray
 
 from actors.environments import EnvironmentFailed
+from actors.episodes import Episode
 from cluster.distributed import Distributed
 from cluster.embedded import start_ray
 from cluster.experiment import Experiment, Topology
@@ -22,7 +24,7 @@ from cluster.world import ProcessDied
 from learners import checkpoint
 from recipes.ppo import ppo
 from replay.store import Store
-from tests.cluster.commands import Contrail
+from tests.cluster.commands import Contrail, wait_until
 from tests.cluster.worlds import same, weights_after, world_of
 
 # Ray's own sockets and subprocesses are still open when their objects are collected.
@@ -41,8 +43,12 @@ def small(topology: Topology, **flags: Any) -> Experiment:
 
 
 def kill(world: Distributed, name: str) -> None:
+    os.kill(pid_of(world, name), signal.SIGKILL)
+
+
+def pid_of(world: Distributed, name: str) -> int:
     (process,) = [process for process, known in world.names.items() if known == name]
-    os.kill(ray.get(process.pid.remote()), signal.SIGKILL)
+    return ray.get(process.pid.remote())
 
 
 def faults_of(run: Path, event: str = "died") -> list[dict[str, Any]]:
@@ -72,6 +78,38 @@ def test_learners_and_channel_that_are_killed_change_nothing(one_ray: None, tmp_
     assert all("crashed or was killed" in fault["cause"] for fault in died)
     assert all(0 < fault["seconds"] < 200 for fault in faults_of(tmp_path / "run", "goes on"))
     assert restarts["learner-0"] == restarts["learner-1"] == 2
+
+
+def test_an_evaluator_plays_while_others_train_and_if_it_dies_another_does(one_ray: None, tmp_path: Path) -> None:
+    """The weights are those of a run in one process without evaluations, bit for bit."""
+    topology = Topology(actors=1, learners=1)
+    undisturbed = weights_after(small(replace(topology, local=True)), tmp_path / "undisturbed", 4)
+    with world_of(small(topology), tmp_path / "run") as world:
+        world.advance()
+        world.save(tmp_path / "run" / "first")
+        world.evaluate(tmp_path / "run" / "first")
+        world.advance()
+        first = awaited(world)
+        pid = pid_of(world, "evaluator")  # while it plays, it does not tell
+        world.evaluate(tmp_path / "run" / "first")
+        os.kill(pid, signal.SIGKILL)
+        world.advance()
+        assert [episode.total for episode in awaited(world)] == [episode.total for episode in first]
+        assert world.advance().metrics["health/deaths"] == 1
+        world.save(tmp_path / "run" / "checkpoint")
+        (process,) = [vitals for vitals in world.vitals() if vitals.name == "evaluator"]
+        assert process.restarts == 1
+    assert len(first) == 10 and same(checkpoint.load(tmp_path / "run" / "checkpoint")[0], undisturbed)
+    assert [fault["process"] for fault in faults_of(tmp_path / "run")] == ["evaluator"]
+    assert [fault["process"] for fault in faults_of(tmp_path / "run", "goes on")] == ["evaluator"]
+    assert (tmp_path / "run" / "logs" / "evaluator.log").exists()
+
+
+def awaited(world: Distributed) -> list[Episode]:
+    """What the evaluator plays."""
+    played: list[Episode] = []
+    wait_until(lambda: played.extend(world.evaluated() or []) or played, "the evaluation has ended")
+    return played
 
 
 def test_deaths_while_a_run_starts_are_mended_too(
