@@ -1,9 +1,9 @@
 """The processes of a distributed run: thin Ray shells around ordinary objects.
 
 Each shell builds its object where it runs, gives its process a log file, and turns waiting into awaiting. Who owns
-what: the driver owns all processes, ends them, and writes checkpoints; a shard owns its segments' files; the channel
-server owns the newest weights. Who waits for whom: actors for weights (in the channel server) and for room (in their
-shard), learners for rows (in the shards) and for each other.
+what: the driver owns all processes, ends them, and writes checkpoints; a shard owns its segments' files; rank 0 owns
+the newest weights, which the channel server has mapped, too. Who waits for whom: actors for weights (in the channel
+server) and for room (in their shard), learners for rows (in the shards) and for each other.
 """
 
 import fcntl

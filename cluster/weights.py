@@ -32,45 +32,77 @@ class Stopped(RuntimeError):
     """The run is being stopped: whoever waited for weights or rows goes home."""
 
 
+SMALL = 64 * 2**10
+"""Bytes of weights that travel in the messages themselves; Ray has room for 100 KiB there."""
+
+
 class ChannelServer:
-    """The process that holds the newest version in Ray's object store (an async Ray actor).
+    """The process through which readers hear of the newest version (an async Ray actor); they wait here for it to come.
 
-    It owns the object, so a learner's death does not take the newest weights with it; older versions are freed as soon
-    as their last reader lets go. Publishing never waits for readers. Readers wait here for versions to come.
+    The weights lie once in Ray's object store, where the learner put them, or came with the message if they are small;
+    nothing is copied here. Publishing never waits for readers, and older versions are freed as soon as their last
+    reader lets go. The learner owns the object, so it goes when the learner dies; but its memory stays as long as it is
+    mapped in this process, which gives an object of its own to readers that come back without the weights.
 
-    When it dies, Ray starts another and repeats the calls that were not answered: the readers', and that of the newest
-    version, which is answered only when a newer one has come. So nothing is lost.
+    When this process dies, Ray starts another and repeats the calls that were not answered: the readers', and that of
+    the newest version, which is answered only when a newer one has come. So nothing is lost.
     """
 
     def __init__(self) -> None:
         self._version = self._life = -1
-        self._reference: Any = None
+        self._published: list[Any] = []
+        self._given: list[Any] = []  # to readers: what was published, or an object of our own
+        self._weights: Weights | None = None
         self._stopped = False
         self._changed = asyncio.Condition()
 
-    async def publish(self, version: int, weights: Weights, life: int = 0) -> None:
-        """Take over a version; returns when a newer one has come.
+    async def publish(self, version: int, published: list[Any], life: int = 0) -> None:
+        """Let readers have a version; returns when a newer one has come.
 
         Args:
             version: one that is older than the present of the same life is ignored (a late message).
-            weights: of it.
+            published: its weights or a reference to them; in a list, in which Ray leaves a reference as it is.
             life: of the learners; what comes from an earlier one than the present is ignored (they were replaced).
         """
         if life < self._life or (life == self._life and version < self._version):
             return
-        self._life, self._version = life, version
-        self._reference = reference = ray.put(weights)
+        self._life, self._version, self._weights = life, version, None
+        self._published = self._given = published
+        await self._tell()
+        (found,) = published
+        with suppress(ray.exceptions.ObjectLostError):  # the learner died at once: those after it publish anew
+            weights = await found if isinstance(found, ray.ObjectRef) else found
+            if self._published is published:
+                self._weights = weights
+                await self._tell()
         async with self._changed:
-            self._changed.notify_all()
-            await self._changed.wait_for(lambda: self._stopped or self._reference is not reference)
+            await self._changed.wait_for(lambda: self._stopped or self._published is not published)
 
-    async def read(self, have: int, at_least: int) -> tuple[int, list[Any]] | None:
-        """The newest version by reference, once it is at least `at_least`; None if that is what the reader has."""
+    async def read(self, have: int, at_least: int, lost: bool = False) -> tuple[int, list[Any]] | None:
+        """The newest version with its weights, or a reference to them, in a list; None if that is what the reader has.
+
+        Args:
+            have: the reader's version.
+            at_least: version to wait for.
+            lost: whether the reference that the reader was given before led nowhere.
+        """
         async with self._changed:
-            await self._changed.wait_for(lambda: self._stopped or self._version >= max(at_least, 0))
+            await self._changed.wait_for(lambda: self._stopped or self._has(at_least, mapped=lost))
         if self._stopped:
             raise Stopped("the run is being stopped")
-        return None if self._version <= have else (self._version, [self._reference])
+        if self._version <= have:
+            return None
+        if lost and self._given is self._published:
+            self._given = [ray.put(self._weights)]
+        return self._version, self._given
+
+    def _has(self, at_least: int, *, mapped: bool) -> bool:
+        return self._version >= max(at_least, 0) and (self._weights is not None or not mapped)
+
+    async def _tell(self) -> None:
+        """Let all who wait look again."""
+        async with self._changed:
+            self._changed.notify_all()
 
     async def pid(self) -> int:
         """The process's id on its node."""
@@ -83,8 +115,7 @@ class ChannelServer:
     async def stop(self) -> None:
         """Send all waiting readers home."""
         self._stopped = True
-        async with self._changed:
-            self._changed.notify_all()
+        await self._tell()
 
 
 class RayWeights:
@@ -100,16 +131,22 @@ class RayWeights:
         self._server, self._patience, self._life = server, patience, life
 
     def publish(self, version: int, weights: Weights) -> None:
-        """Send a version on its way without waiting for it to arrive."""
-        self._server.publish.remote(version, weights, self._life)
+        """Send a version on its way without waiting for it to arrive: a copy, and a call that is not waited for."""
+        small = sum(array.nbytes for array in weights.values()) <= SMALL
+        self._server.publish.remote(version, [weights if small else ray.put(weights)], self._life)
 
     def read(self, *, have: int, at_least: int) -> tuple[int, Weights] | None:
         """The newest version, or None if the reader has it; waits for `at_least`."""
         otherwise = f"but no weights of version {at_least} came: the learners are stuck or gone"
+        lost = False
         while True:
-            found = fetch(self._server.read.remote(have, at_least), seconds=self._patience, otherwise=otherwise)
-            if found is None:
+            answer = fetch(self._server.read.remote(have, at_least, lost), seconds=self._patience, otherwise=otherwise)
+            if answer is None:
                 return None
-            version, (reference,) = found
-            with suppress(ray.exceptions.ObjectLostError):  # the channel died meanwhile: the next one will have it
-                return version, fetch(reference, seconds=self._patience, otherwise=otherwise)
+            version, (found,) = answer
+            if not isinstance(found, ray.ObjectRef):
+                return version, found
+            try:
+                return version, fetch(found, seconds=self._patience, otherwise=otherwise)
+            except ray.exceptions.ObjectLostError:  # who put it died: the channel still has it, or its successor will
+                lost = True

@@ -1,6 +1,7 @@
 """The model: encoder, optional recurrent core, policy and value heads, the objectives' heads and their slow copies."""
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -274,5 +275,6 @@ class Model(nn.Module):
     def load_acting_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take over what `acting_weights` gave."""
         own = self.state_dict()
-        for name, array in weights.items():
-            own[name].copy_(torch.from_numpy(np.array(array)))
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # some cannot be written to; we only read
+            for name, array in weights.items():
+                own[name].copy_(torch.from_numpy(array))

@@ -113,19 +113,15 @@ def test_the_interface_of_an_address() -> None:
     assert interface_of("127.0.0.1") == "lo" and interface_of("192.0.2.250") == ""
 
 
-def test_the_channel_follows_the_newest_learners_and_answers_a_publication_when_it_is_replaced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("cluster.weights.ray.put", lambda weights: weights)
-
+def test_the_channel_follows_the_newest_learners_and_answers_a_publication_when_it_is_replaced() -> None:
     async def told() -> None:
         channel = ChannelServer()
-        first = asyncio.ensure_future(channel.publish(5, {}, 1))
+        first = asyncio.ensure_future(channel.publish(5, [{}], 1))
         await asyncio.sleep(0)
-        await channel.publish(6, {}, 0)  # learners that were replaced
-        await channel.publish(4, {}, 1)  # a late message
+        await channel.publish(6, [{}], 0)  # learners that were replaced
+        await channel.publish(4, [{}], 1)  # a late message
         assert (await channel.read(-1, 5))[0] == 5 and not first.done()
-        again = asyncio.ensure_future(channel.publish(4, {}, 2))  # who begin again one step earlier
+        again = asyncio.ensure_future(channel.publish(4, [{}], 2))  # who begin again one step earlier
         await first
         assert await channel.read(4, 4) is None and not again.done()
         await channel.stop()
