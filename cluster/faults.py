@@ -17,6 +17,7 @@ of is not over."""
 
 CAUSES = {
     "its node has died": "its machine was lost",
+    "temporarily unavailable": "it could not be reached: it, its machine or the network between failed",
     "running low on memory": "Ray ended it for want of memory on its machine",
     "SIGTERM": "somebody sent it SIGTERM",
     "`ray.kill`": "somebody ended it through Ray",

@@ -1,6 +1,7 @@
 """Asking a run's Ray processes how they are, without ever waiting for them."""
 
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -10,12 +11,13 @@ from typing import Any
 import ray
 
 from cluster.vitals import State, Vitals
+from cluster.weights import KNOCK
 
 
 class RollCall:
     """What is known of every process; a thread of its own may call.
 
-    A process answers between its blocks or steps. Until it does nothing else is asked of it, and what it said last
+    A process answers between its blocks or steps. Until it does it is only knocked at (see `KNOCK`); what it said last
     counts: one that hangs is seen by the time when it was last heard of.
 
     Args:
@@ -28,7 +30,7 @@ class RollCall:
 
     def __init__(self, names: Mapping[Any, str], logs: Path) -> None:
         self._names, self._logs = names, logs
-        self._asked: dict[Any, Any] = {}
+        self._asked: dict[Any, tuple[Any, float]] = {}  # the answer to come, and when something was sent last
         self._known: dict[str, Vitals] = {}
         self._lock, self._over = threading.Lock(), False
         self.first = ""
@@ -64,8 +66,12 @@ class RollCall:
 
     def _asked_again(self, process: Any, known: Vitals) -> Vitals:
         if process in self._asked:
-            ready, _ = ray.wait([self._asked[process]], timeout=0)
+            answer, sent = self._asked[process]
+            ready, _ = ray.wait([answer], timeout=0)
             if not ready:
+                if time.monotonic() - sent > KNOCK:
+                    process.pid.remote()
+                    self._asked[process] = answer, time.monotonic()
                 return known
             try:
                 known = self._heard(ray.get(ready[0]), known)
@@ -73,7 +79,7 @@ class RollCall:
                 pass  # it is being replaced, or cannot be reached just now
             except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
                 return replace(known, state="died")
-        self._asked[process] = process.vitals.remote()
+        self._asked[process] = process.vitals.remote(), time.monotonic()
         return known
 
     def _heard(self, vitals: Vitals, known: Vitals) -> Vitals:

@@ -40,7 +40,8 @@ class RayShard:
 
     def near(self) -> bool:
         """Whether the shard is on this machine, so that its segments can be written and read in place."""
-        node = fetch(self._process.node.remote(), seconds=self._patience, otherwise=f"but {self._name} did not start")
+        asked, otherwise = self._process.node.remote(), f"but {self._name} did not start"
+        node = fetch(asked, seconds=self._patience, otherwise=otherwise, of=self._process)
         return node == ray.get_runtime_context().get_node_id()
 
     def commit(self, commit: Commit) -> None:
@@ -88,11 +89,12 @@ class RayShard:
 
     def _wait_for_room(self, reference: Any) -> None:
         otherwise = f"but {self._name} had no room for more rows: no learner draws"
-        fetch(reference, seconds=self._patience, otherwise=otherwise)
+        fetch(reference, seconds=self._patience, otherwise=otherwise, of=self._process)
 
     def _wait_for_rows(self, reference: Any, step: int) -> Any:
         try:
-            return fetch(reference, seconds=self._patience, otherwise=f"but {self._name} could not answer")
+            otherwise = f"but {self._name} could not answer"
+            return fetch(reference, seconds=self._patience, otherwise=otherwise, of=self._process)
         except TimeoutError as error:
             missing = fetch(self._process.missing.remote(step), seconds=10, otherwise=f"but {self._name} is stuck")
             raise TimeoutError(f"{error}: {missing}") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -10,22 +11,34 @@ import ray
 from cluster.local_weights import Weights
 from cluster.vitals import Vitals, of_this_process
 
+KNOCK = 10.0
+"""Seconds without an answer after which a process is asked something else, too. After a network was down for a while,
+one side may have closed a connection without the other's hearing of it: who only waits for an answer would learn that
+from Ray after seven minutes, who sends something does at once. Then Ray repeats the call, or says that it failed."""
 
-def fetch(reference: Any, *, seconds: float, otherwise: str) -> Any:
+
+def fetch(reference: Any, *, seconds: float, otherwise: str, of: Any = None) -> Any:
     """What a Ray reference stands for.
 
     Args:
         reference: an object reference.
         seconds: to wait for it.
         otherwise: what to say when it did not come.
+        of: the process whose answer it is; None: an object that is there.
 
     Raises:
         TimeoutError: it did not come in time.
     """
-    try:
-        return ray.get(reference, timeout=seconds)
-    except ray.exceptions.GetTimeoutError as error:
-        raise TimeoutError(f"waited {seconds:.0f} s, {otherwise}") from error
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return ray.get(reference, timeout=max(0, min(KNOCK, left)))
+        except ray.exceptions.GetTimeoutError as error:
+            if left <= KNOCK:
+                raise TimeoutError(f"waited {seconds:.0f} s, {otherwise}") from error
+        if of is not None:
+            of.pid.remote()
 
 
 class Stopped(RuntimeError):
@@ -140,7 +153,8 @@ class RayWeights:
         otherwise = f"but no weights of version {at_least} came: the learners are stuck or gone"
         lost = False
         while True:
-            answer = fetch(self._server.read.remote(have, at_least, lost), seconds=self._patience, otherwise=otherwise)
+            asked = self._server.read.remote(have, at_least, lost)
+            answer = fetch(asked, seconds=self._patience, otherwise=otherwise, of=self._server)
             if answer is None:
                 return None
             version, (found,) = answer

@@ -1,6 +1,6 @@
 """What a run survives.
 
-python -m benchmarks.chaos soak --minutes 30 --faults 60 --seed 1
+python -m benchmarks.chaos soak --minutes 30 --faults 60 --seed 1 --machines
 python -m benchmarks.chaos everything --times 20 --seed 1
 
 Both leave a report (JSON, Markdown) in `--report` and end with exit code 1 where a check fails.
@@ -19,7 +19,7 @@ from benchmarks.chaos.checks import Finding
 from benchmarks.chaos.everything import equal_until, steps_of, survive, survived
 from benchmarks.chaos.evidence import Evidence
 from benchmarks.chaos.living import begin_training, say
-from benchmarks.chaos.soak import flags_of, soak, summary
+from benchmarks.chaos.soak import flags_of, soak, soak_machines, summary
 from cluster.topology import Topology
 
 PACE = 0.005
@@ -39,6 +39,7 @@ def command_soak(
     learners: int = 2,
     shards: int = 1,
     lag: int = 1,
+    machines: bool = False,
     folder: Path = Path("runs/chaos"),
     report_in: Path = Path("docs/results/chaos"),
 ) -> None:
@@ -52,13 +53,16 @@ def command_soak(
         learners: of the run.
         shards: of the run.
         lag: of its versions.
+        machines: over three machines that this one pretends (root and Linux), of which one is killed, too, and one is
+            cut off for 20 s.
         folder: where runs are kept.
         report_in: folder of the report.
     """
     topology = Topology(actors=actors, learners=learners, shards=shards, max_version_lag=lag)
     steps = int(60 * minutes * MOVING * actors / PACE)
     run = _new(folder, f"soak-{seed}")
-    soaked = soak(run, steps=steps, faults=faults, topology=topology, pace=PACE, seed=seed, checkpoint_seconds=120.0)
+    over = soak_machines if machines else soak
+    soaked = over(run, steps=steps, faults=faults, topology=topology, pace=PACE, seed=seed, checkpoint_seconds=120.0)
     others = [_uninterrupted(folder, other, steps, topology) for other in OTHERS]
     found = [*soaked.found, curve.beside(run, others, steps)]
     told = summary(soaked) | {

@@ -128,7 +128,11 @@ def gone(command: Command) -> Finding:
     wait_until(lambda: not command.living(), LINGERS)
     processes = sorted(command.living().values())
     marks = (f"-{command.run.name}-", *(f"contrail-{pid}-" for pid in command.seen))
-    files = [path.name for path in SHARED_MEMORY.iterdir() if any(mark in path.name for mark in marks)]
+    return nothing(processes, [path.name for path in SHARED_MEMORY.iterdir() if any(m in path.name for m in marks)])
+
+
+def nothing(processes: list[str], files: list[str]) -> Finding:
+    """That these are none."""
     details = f"processes: {processes or 'none'}; files: {files or 'none'}"
     return Finding("nothing is left running or in shared memory", not processes and not files, details)
 

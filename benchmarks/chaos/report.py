@@ -21,6 +21,8 @@ TITLES = {
     "hang": "a process stopped for 2 to 8 s",
     "pair": "two processes killed, at once or up to 6 s apart",
     "environment": "an environment raises",
+    "node": "all of Ray on a machine killed; it joins again after 10 s",
+    "link": "a machine cut off for 20 s",
     SEVERAL: "of these, while training stood still for another",
 }
 

@@ -7,20 +7,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from benchmarks.chaos.living import CHANNEL, Command, say, tell, wait_until
+from benchmarks.chaos.living import CHANNEL, say, tell, wait_until
 from cluster.metrics import read_metrics
 from cluster.topology import Topology
 
 KINDS = ("actor", "learner", "shard", "channel", "hang", "pair", "environment")
 """The first four are killed (-9). `hang`: a process stands still for some seconds and goes on. `pair`: two processes
 are killed, at once or a few seconds apart. `environment`: an environment raises."""
+OF_MACHINES = ("node", "link")
+"""Once each where a run is over several machines. `node`: all of Ray on one of them is killed (-9). `link`: one is cut
+off from the others for some seconds."""
 FIRST, LAST = 0.03, 0.85
 """Shares of the run's env steps between which faults happen."""
-HANGS, APART, DELAY = (2.0, 8.0), 6.0, 1.0
-"""Seconds: shortest and longest hang; at most between the two of a pair; at most after the env step of the plan."""
+HANGS, APART, DELAY, CUT = (2.0, 8.0), 6.0, 1.0, 20.0
+"""Seconds: shortest and longest hang; at most between the two of a pair; at most after the env step of the plan; that
+a machine is cut off."""
+FELLOWS = ["1", "2"]
+"""Numbers of the machines that the driver is not on."""
 TAIL = 2**16
 """Bytes at the end of the metrics, more than a line has."""
 STEPS_LATER = 4
@@ -34,11 +41,11 @@ class Fault:
     """A fault that is planned.
 
     Attributes:
-        kind: one of `KINDS`.
-        names: of the processes that it hits; none: an environment of any actor.
+        kind: one of `KINDS` or `OF_MACHINES`.
+        names: of the processes that it hits, or the number of the machine; none: an environment of any actor.
         at: share of the run's env steps.
         delay: seconds after that.
-        seconds: how long it hangs, or between the two of a pair.
+        seconds: how long it hangs or is cut off, or between the two of a pair.
     """
 
     kind: str
@@ -53,8 +60,8 @@ class Done:
     """A fault that happened.
 
     Attributes:
-        kind: one of `KINDS`.
-        names: of the processes that it hit.
+        kind: one of `KINDS` or `OF_MACHINES`.
+        names: of the processes or the machine that it hit.
         time: when, in seconds since 1970.
         over: when the last of it was done: a hang's end, a pair's second kill.
         step: env steps of the run then, as it last told.
@@ -67,10 +74,42 @@ class Done:
     step: int
 
 
-def planned(count: int, topology: Topology, *, seed: int) -> list[Fault]:
-    """Faults of all kinds in equal parts, at random moments."""
+@runtime_checkable
+class Besieged(Protocol):
+    """A run to which faults are done."""
+
+    @property
+    def run(self) -> Path:
+        """Its folder."""
+        ...
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended."""
+        ...
+
+    def pid(self, name: str) -> int | None:
+        """The id of one of its processes; None: it is not there just now."""
+        ...
+
+
+@runtime_checkable
+class OverMachines(Besieged, Protocol):
+    """One that is over several machines."""
+
+    def kill_node(self, index: int) -> str:
+        """End all of Ray on a machine; its name."""
+        ...
+
+    def cut(self, index: int, seconds: float) -> str:
+        """Cut a machine off for so long; its name."""
+        ...
+
+
+def planned(count: int, topology: Topology, *, seed: int, once: Sequence[str] = ()) -> list[Fault]:
+    """Faults of all kinds in equal parts, and some once, at random moments."""
     rng = np.random.default_rng(seed)
-    kinds = rng.permutation([KINDS[number % len(KINDS)] for number in range(count)])
+    kinds = rng.permutation([*once, *(KINDS[number % len(KINDS)] for number in range(count - len(once)))])
     moments = np.sort(rng.uniform(FIRST, LAST, count))
     return [_fault(str(kind), float(at), topology, rng) for kind, at in zip(kinds, moments, strict=True)]
 
@@ -82,15 +121,18 @@ def _fault(kind: str, at: float, topology: Topology, rng: np.random.Generator) -
         "shard": [f"shard-{index}" for index in range(topology.shards)],
         "channel": [CHANNEL],
         "environment": [],
+        "node": FELLOWS,
+        "link": FELLOWS,
     }
-    names = of_kind.get(kind, [name for group in of_kind.values() for name in group])
+    processes = [name for of, group in of_kind.items() if of not in OF_MACHINES for name in group]
+    names = of_kind.get(kind, processes)
     hit = rng.choice(names, 2 if kind == "pair" else 1, replace=False).tolist() if names else []
     apart = float(rng.uniform(0, APART)) if rng.random() < 0.5 else 0.0
-    seconds = float(rng.uniform(*HANGS)) if kind == "hang" else apart if kind == "pair" else 0.0
+    seconds = {"hang": float(rng.uniform(*HANGS)) if kind == "hang" else 0.0, "pair": apart, "link": CUT}.get(kind, 0.0)
     return Fault(kind, tuple(hit), at, float(rng.uniform(0, DELAY)), seconds)
 
 
-def besiege(command: Command, plan: Sequence[Fault], *, steps: int, trap: Path) -> list[Done]:
+def besiege(command: Besieged, plan: Sequence[Fault], *, steps: int, trap: Path) -> list[Done]:
     """Do all of a plan to a run, as far as it lasts.
 
     A fault may come while training stands still for another, but not for two: a process that dies three times before
@@ -112,11 +154,26 @@ def besiege(command: Command, plan: Sequence[Fault], *, steps: int, trap: Path) 
             )
         time.sleep(fault.delay)
         before = _steps(command.run)
-        hit = _trapped(command, trap) if fault.kind == "environment" else _hit(command, fault)
+        hit = _done(command, fault, trap)
         say(f"env step {before:,}: {fault.kind} {', '.join(fault.names)}{'' if hit else ': NOT DONE'}")
         if hit:
             done.append(Done(fault.kind, fault.names, hit[0], hit[-1], before))
     return done
+
+
+def _done(command: Besieged, fault: Fault, trap: Path) -> list[float]:
+    """Let it happen; when it began and was over, or nothing."""
+    if fault.kind == "environment":
+        return _trapped(command, trap)
+    if fault.kind not in OF_MACHINES:
+        return _hit(command, fault)
+    assert isinstance(command, OverMachines)
+    began, index = time.time(), int(fault.names[0])
+    if fault.kind == "node":
+        command.kill_node(index)
+    else:
+        command.cut(index, fault.seconds)
+    return [began, time.time()]
 
 
 def _steps(run: Path) -> int:
@@ -136,7 +193,7 @@ def _moved_on(run: Path, since: float) -> bool:
     return sum(line["time"] > since for line in read_metrics(run)[-STEPS_LATER:]) == STEPS_LATER
 
 
-def _trapped(command: Command, trap: Path) -> list[float]:
+def _trapped(command: Besieged, trap: Path) -> list[float]:
     """Let an environment raise; when it did, or nothing."""
     trap.touch()
     wait_until(lambda: not command.goes_on or not trap.exists(), PATIENCE)
@@ -145,7 +202,7 @@ def _trapped(command: Command, trap: Path) -> list[float]:
     return [time.time()] if sprung else []
 
 
-def _hit(command: Command, fault: Fault) -> list[float]:
+def _hit(command: Besieged, fault: Fault) -> list[float]:
     """Kill processes, or let one hang; when it began and was over, or nothing."""
     times: list[float] = []
     for number, name in enumerate(fault.names):

@@ -1,14 +1,16 @@
 """One run with faults all along it, and what came of it."""
 
+import shutil
 import statistics
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.chaos.checks import Finding, findings, gone, made_again
+from benchmarks.chaos.checks import Finding, findings, gone, made_again, nothing
 from benchmarks.chaos.evidence import Evidence
 from benchmarks.chaos.living import begin_training
-from benchmarks.chaos.siege import Done, besiege, planned
+from benchmarks.chaos.machines import Cluster, pretended
+from benchmarks.chaos.siege import OF_MACHINES, Done, besiege, planned
 from cluster.topology import Topology
 
 SEVERAL = "several"
@@ -55,18 +57,52 @@ def soak(
         seed: of the faults and of the run.
         checkpoint_seconds: between checkpoints; all are kept.
     """
-    trap = run.parent / f"{run.name}.trap"
-    trap.parent.mkdir(parents=True, exist_ok=True)
-    trap.unlink(missing_ok=True)
-    kept = {"run.checkpoint-seconds": checkpoint_seconds, "run.keep": 1_000_000}
-    command = begin_training(run, *flags_of(topology, steps=steps, pace=pace, trap=trap, seed=seed, **kept))
+    trap = trap_beside(run)
+    flags = flags_of(topology, steps=steps, pace=pace, trap=trap, seed=seed, **kept(checkpoint_seconds))
+    command = begin_training(run, *flags)
     try:
         done = besiege(command, planned(faults, topology, seed=seed), steps=steps, trap=trap)
         command.process.wait()
         left = gone(command)
     finally:
         command.end()
-    evidence = Evidence(run, command.process.returncode)
+    return looked_at(Evidence(run, command.process.returncode), done, left, faults=faults)
+
+
+def soak_machines(
+    run: Path, *, steps: int, faults: int, topology: Topology, pace: float, seed: int, checkpoint_seconds: float
+) -> Soaked:
+    """As `soak`, over three machines, of which one dies and one is cut off for a while; the run is copied to `run`."""
+    trap = trap_beside(Path("/var/tmp", run.name))  # which the machines share, as they do not share homes and /tmp
+    flags = flags_of(topology, steps=steps, pace=pace, trap=trap, seed=seed, **kept(checkpoint_seconds))
+    with pretended() as machines:
+        command = Cluster(machines, run.name, flags)
+        try:
+            done = besiege(command, planned(faults, topology, seed=seed, once=OF_MACHINES), steps=steps, trap=trap)
+            code = command.process.wait()
+            left = nothing(*command.left())
+        finally:
+            command.end()
+            shutil.copytree(command.run, run)
+            shutil.copy(command.run.parents[1] / f"{run.name}.log", f"{run}.log")
+    return looked_at(Evidence(run, code), done, left, faults=faults)
+
+
+def trap_beside(run: Path) -> Path:
+    """The file by which an environment is made to raise, not there yet."""
+    trap = run.parent / f"{run.name}.trap"
+    trap.parent.mkdir(parents=True, exist_ok=True)
+    trap.unlink(missing_ok=True)
+    return trap
+
+
+def kept(checkpoint_seconds: float) -> dict[str, object]:
+    """Flags by which all checkpoints stay."""
+    return {"run.checkpoint-seconds": checkpoint_seconds, "run.keep": 1_000_000}
+
+
+def looked_at(evidence: Evidence, done: list[Done], left: Finding, *, faults: int) -> Soaked:
+    """All checks of a run that has ended."""
     count = Finding("all faults happened", len(done) == faults, f"{len(done)} of {faults}")
     return Soaked(evidence, done, [count, *findings(evidence), made_again(evidence), left])
 

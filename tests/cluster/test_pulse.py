@@ -2,16 +2,20 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from cluster.condition import Condition
 from cluster.logs import TAIL, Log
 from cluster.pulse import Pulse
 from cluster.roll_call import RollCall
 from cluster.vitals import Vitals
+from cluster.weights import fetch
 
 
 class Quiet:
@@ -114,6 +118,38 @@ def test_a_process_that_is_added_during_a_roll_call_waits_for_the_next(tmp_path:
     roll.end()
     assert [vitals.name for vitals in roll.call()] == ["actor-0"]
     assert [vitals.name for vitals in roll.call()] == ["actor-0", "actor-1"]
+
+
+class Silent:
+    """A process that never answers; counts the calls."""
+
+    def __init__(self) -> None:
+        self.called: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *arguments: self.called.update([name]))
+
+
+def test_who_waits_for_an_answer_knocks_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that only the other side has closed is noticed by who sends something."""
+    clock = [0.0]
+
+    def late(reference: None, *, timeout: float) -> None:
+        clock[0] += timeout
+        raise ray.exceptions.GetTimeoutError("late")
+
+    monkeypatch.setattr("cluster.weights.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("cluster.roll_call.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("ray.get", late)
+    monkeypatch.setattr("ray.wait", lambda references, **how: ([], references))
+    shard, actor = Silent(), Silent()
+    with pytest.raises(TimeoutError, match="waited 35 s, but it slept"):
+        fetch(None, seconds=35.0, otherwise="but it slept", of=shard)
+    assert clock == [35.0] and shard.called == {"pid": 3}
+    roll = RollCall({actor: "actor-0"}, tmp_path)
+    for clock[0] in (40.0, 45.0, 51.0, 55.0, 62.0):
+        roll.call()
+    assert actor.called == {"vitals": 1, "pid": 2}
 
 
 def test_what_a_process_prints_on_another_machine_comes_to_the_runs_logs(

@@ -236,6 +236,11 @@ def test_a_process_that_dies_again_and_again_ends_the_run(tmp_path: Path) -> Non
     ("said", "log", "cause"),
     [
         ("The actor is dead because its node has died. Node Id: 7", "", "its machine was lost"),
+        (
+            "The actor is temporarily unavailable: RpcError: Socket closed",
+            "",
+            "it could not be reached: it, its machine or the network between failed",
+        ),
         ("Worker exits with an exit code 3.", "", "it ended itself with exit code 3"),
         ("Worker exits with an exit code 1. The process receives a SIGTERM.", "", "somebody sent it SIGTERM"),
         ("connection error code 2. End of file.", "", "it crashed or was killed, perhaps for want of memory"),
