@@ -19,7 +19,8 @@ from cluster.slurm_file import check_slurm_file
 class Doctor:
     """Look for what would go wrong on a cluster: a line for each finding, and exit code 1 if one is an error.
 
-    With a file (for `ray up`, KubeRay or Slurm) nothing is reached: it is read, and what it needs here is looked for.
+    With a file (for `ray up`, KubeRay or Slurm) nothing is reached but a Redis that it names: it is read, and what it
+    needs here is looked for.
     Without one, all nodes of the cluster that runs are looked at; if none does, this machine.
 
     Attributes:

@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from cluster import ray_commands
+from cluster import head_state, ray_commands
 from cluster.findings import Finding, error, ok, warning
 from cluster.ray_commands import Image, Versions, check_token_file, others_read, start_flags
 
@@ -54,6 +54,7 @@ def check_launch_file(values: dict[str, Any], here: Versions) -> Iterator[Findin
     yield from _check_mounts(values.get("file_mounts") or {})
     yield from ray_commands.check_tokens(commands)
     yield from _check_starts(values)
+    yield from _check_head_state(values)
     yield from _check_provider(values)
     yield from _check_node_types(values)
     yield from _check_examples(values)
@@ -162,6 +163,13 @@ def _check_starts(values: Mapping[str, Any]) -> Iterator[Finding]:
                 yield error("ray start", f"{name} has no {wanted}", todo)
             if values["provider"]["type"] == "local":
                 yield from ray_commands.check_labels(name, ray_commands.label_flag(flags))
+
+
+def _check_head_state(values: Mapping[str, Any]) -> Iterator[Finding]:
+    where = "head_start_ray_commands"
+    command = "\n".join(map(str, values.get(where) or []))
+    # What a cloud sells listens in the cloud's network only.
+    yield from head_state.check_commands(where, command, reach=values["provider"]["type"] == "local")
 
 
 def _check_provider(values: Mapping[str, Any]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from cluster import ray_commands
+from cluster import head_state, ray_commands
 from cluster.findings import Finding, error, ok, warning
 from cluster.ray_commands import Image, Versions
 
@@ -102,6 +102,8 @@ def _check_cluster(cluster: Mapping[str, Any], here: Versions) -> Iterator[Findi
             break
     yield from _check_ray_version(cluster, here)
     yield from _check_token(cluster, groups)
+    if (options := cluster.get("gcsFaultToleranceOptions")) is not None:
+        yield from head_state.check_options(options)
     if head.get("serviceType") in ("LoadBalancer", "NodePort") or head.get("enableIngress"):
         todo = "write serviceType: ClusterIP, and reach it with kubectl port-forward"
         yield error("dashboard", "Ray's ports are opened to the world outside the cluster", todo)

@@ -2,6 +2,8 @@
 
 import io
 import re
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from rich.console import Console
 from cluster.cli import run
 from cluster.doctor import check_file
 from cluster.findings import error, ok, show
+from cluster.head_state import check_answer
 from cluster.launch_file import COMMANDS
 from cluster.ray_commands import Image, Versions, start_flags
 
@@ -51,6 +54,7 @@ def test_every_shipped_file_is_looked_at() -> None:
     assert {str(path.relative_to(HOUSE / "ray_configs")) for path in files} == set(SHIPPED)
 
 
+TOLERANT, REDIS = "  gcsFaultToleranceOptions", "RAY_REDIS_ADDRESS=127.0.0.1:1"
 MISTAKES = [
     # file, what is written in it, what is instead, how the finding begins and what is in it
     ("onprem.yaml", "provider:", "provider: [", "error file", "no YAML"),
@@ -121,6 +125,31 @@ MISTAKES = [
     ("kuberay/job.yaml", " --topology.address auto", "", "warning entrypoint", "does not join"),
     ("kuberay/job.yaml", "submissionMode: K8sJobMode", "deletionPolicy: DeleteSelf", "error schema", "deprecated"),
     ("kuberay/job.yaml", "submissionMode: K8sJobMode", "runtimeEnvYAML: '['", "error schema", "runtimeEnvYAML"),
+    ("kuberay/cluster.yaml", "  rayVersion:", f"{TOLERANT}: {{}}\n  rayVersion:", "error redis", "no redisAddress"),
+    ("kuberay/cluster.yaml", "  rayVersion:", f"{TOLERANT}: {{}}\n  rayVersion:", "error redis", "no redisPassword"),
+    (
+        "kuberay/cluster.yaml",
+        "  rayVersion:",
+        f"{TOLERANT}: {{at: a}}\n  rayVersion:",
+        "error redis",
+        "nothing reads",
+    ),
+    (
+        "kuberay/cluster.yaml",
+        "  rayVersion:",
+        f"{TOLERANT}: {{redisPassword: {{value: secret}}}}\n  rayVersion:",
+        "warning redis",
+        "written in the manifest",
+    ),
+    ("aws.yaml", "export RAY_AUTH", f"export {REDIS} RAY_AUTH", "error redis", "no --redis-password"),
+    ("gcp.yaml", "export RAY_AUTH", f"export {REDIS} RAY_AUTH", "warning redis", "no name in it"),
+    (
+        "onprem.yaml",
+        "export RAY_AUTH",
+        f"export {REDIS} RAY_AUTH",
+        "error redis",
+        "none can be reached at 127.0.0.1:1 ",
+    ),
     (
         "kuberay/job.yaml",
         "submissionMode: K8sJobMode",
@@ -140,6 +169,38 @@ def test_mistake_is_found(name: str, written: str, instead: str, begins: str, wo
     new = [line for line in found(broken) if line not in before]
     level, _, subject = begins.partition(" ")
     assert [line for line in new if re.match(rf"{level} +{subject} ", line) and words in line], new
+
+
+@pytest.mark.parametrize(
+    ("says", "begins", "words"),
+    [
+        (b"-NOAUTH Authentication required.\r\n", "ok", "asks for a password"),
+        (b"+PONG\r\n", "error", "asks for no password"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "error", "is none"),
+    ],
+)
+def test_redis_is_asked_whether_it_is_one_and_guarded(says: bytes, begins: str, words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        asking = threading.Thread(target=answer, args=(server, says))
+        asking.start()
+        (finding,) = check_answer(address)
+        asking.join()
+    assert (finding.level, finding.subject) == (begins, "redis")
+    assert words in finding.what and address in finding.what
+
+
+def answer(server: socket.socket, says: bytes) -> None:
+    """Say something to the first who asks."""
+    talk, _ = server.accept()
+    with talk:
+        assert talk.recv(100) == b"PING\r\n"
+        talk.sendall(says)
+
+
+def test_address_that_is_none_is_a_finding() -> None:
+    (finding,) = check_answer("redis")
+    assert finding.level == "error" and "none can be reached at redis" in finding.what
 
 
 def test_open_ports_are_found(tmp_path: Path) -> None:
