@@ -172,7 +172,7 @@ def _train(
     """Exit code 0 when the run came to its end, as shells have it when a signal stopped it."""
     title = f"{recipe} on {experiment.environment.id}, in {folder.path}"
     stopped = train(experiment, spaces, folder, options, title=title, resume=resume)
-    if stopped:
+    if stopped or int(folder.latest().name) < experiment.steps:
         print(f"stopped; continue with: contrail resume {folder.path}")
     elif options.probe:
         from cluster.probe_command import Probing, probe  # takes a moment to import, and few runs want it

@@ -19,6 +19,8 @@ from cluster.whole_file import replace_text
 
 FILE, ERROR = "processes.json", Path("logs", "error.txt")
 DRIVER = "driver"
+UNTIL = "--run.until"
+"""The flag by which a run stops before its end: why it did."""
 STALE = 5
 """Versions of the file that may be missing before it is stale: a slow disk, a busy machine."""
 

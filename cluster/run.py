@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import checkpoint_request, checkpoints
+from cluster.condition import UNTIL
 from cluster.display import Display
 from cluster.evaluations import Evaluations
 from cluster.experiment import Experiment, Spaces
@@ -46,6 +47,8 @@ class RunOptions:
         probe: at the end, tell what can be read from the representation, as `contrail probe` does.
         film: one more episode is played at the end and filmed, for TensorBoard's images; wants the extra `video`.
         writers: services that are sent the numbers, too; each wants the extra of its name.
+        until: env steps at which the run stops once, with a checkpoint; resumed from there it goes on to its end. 0: it
+            does not stop.
     """
 
     name: str = ""
@@ -58,6 +61,7 @@ class RunOptions:
     probe: bool = False
     film: bool = False
     writers: tuple[Service, ...] = ()
+    until: int = 0
 
     @property
     def kept_bytes(self) -> int:
@@ -90,7 +94,7 @@ def train(
         resume: continue from the newest checkpoint.
 
     Returns:
-        The signal that stopped it; None: it came to its end.
+        The signal that stopped it; None: it came to its end, or to where it was to stop.
     """
     with stop_requests() as stop, _alone(folder), Pulse(folder.path, title=title, of=experiment.steps) as pulse:
         run = _Run(experiment, spaces, folder, options, title, stop, pulse)
@@ -149,6 +153,8 @@ class _Run:
                 steps = self._loop(world, told, evaluations, steps)
             if steps >= experiment.steps:
                 self._conclude(told, evaluations, steps)
+            elif not self.stop.signal:
+                self.pulse.phase("stopped", f"at {UNTIL} {options.until}")
 
     def _places(self, live: Path, wanted: int) -> Places:
         """Where the store's files of this start go."""
@@ -176,11 +182,13 @@ class _Run:
         return Distributed(experiment, spaces, places=places, logs=logs, resume=begin, say=told.said)
 
     def _loop(self, world: World, told: "_Told", evaluations: Evaluations, steps: int) -> int:
-        """Learner steps until the experiment's env steps are trained on, or a request to stop; the env steps then."""
+        """Learner steps until the experiment's env steps or `until`, or a request to stop; the env steps then."""
         statistics, saved, limits = Statistics(), time.monotonic(), LimitsFile(self.folder)
+        asked, end = self.options.until, self.experiment.steps
+        until = min(asked, end) if steps < asked else end
         with suppress(StoppedWaiting), world:
             try:
-                while steps < self.experiment.steps and not self.stop.signal:
+                while steps < until and not self.stop.signal:
                     if changed := limits.changed():
                         world.limit(changed)
                     advance = world.advance()

@@ -1,10 +1,9 @@
 """`contrail sweep`: many runs of one recipe, side by side, by Ray Tune."""
 
-import os
+from contextlib import chdir
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster.embedded import start_ray
 from cluster.experiment import Experiment, ExperimentError
 from cluster.lock import holding
 from cluster.parsing import parsed
@@ -36,6 +35,8 @@ def command_sweep(arguments: list[str]) -> int:
         return 2
     needed("ray.tune", "contrail sweep is done by Ray Tune", "sweep")
     sweep, options = _continued(arguments[1:]) if arguments[0] == "--resume" else _new(arguments[0], arguments[1:])
+    with chdir(sweep.folder):
+        _check(sweep, options)
     sweep.path.mkdir(parents=True, exist_ok=True)
     with holding(sweep.path) as alone:
         if not alone:
@@ -59,6 +60,18 @@ def _new(recipe: str, arguments: list[str]) -> tuple[SweepFolder, SweepOptions]:
     return sweep, options
 
 
+def _check(sweep: SweepFolder, options: SweepOptions) -> None:
+    """Whether the scheduler can do anything with these runs, before there is a folder."""
+    steps = max(run.steps for run in sweep.runs)
+    if options.scheduler == "asha":
+        options.grace(steps)
+    elif options.scheduler == "pbt":
+        from cluster.sweep_population import check_members
+
+        options.look(steps)
+        check_members(sweep)
+
+
 def _path(recipe: str, experiment: Experiment, kept: RunOptions, options: SweepOptions) -> Path:
     """Where the sweep is: a name with a folder in it is taken as a path, as that of a run is."""
     name = default_name(f"{Path(recipe.partition(':')[0]).stem}-sweep", experiment.environment.id)
@@ -79,20 +92,45 @@ def _continued(arguments: list[str]) -> tuple[SweepFolder, SweepOptions]:
 
 def _carry_out(sweep: SweepFolder, options: SweepOptions) -> int:
     """Exit code 0 when no run is left to train, 1 when some failed, as shells have it when a signal stopped it."""
-    from cluster.sweep_tune import SETTINGS, Halving, fit  # takes seconds
+    from cluster.sweep_tune import tune_ray  # takes seconds
 
-    grace = options.grace(max(run.steps for run in sweep.runs))
-    halving = Halving(sweep, grace=grace, reduction=options.reduction) if options.scheduler == "asha" else None
-    left = [run.name for run in sweep.runs if not settled(sweep, run.name)]
     sweep.begin()
-    with stop_requests() as stop, Board(sweep, stop) as board:
-        if left:
-            os.environ.update(SETTINGS)
-            start_ray("")
-            resources = {"CPU": options.cpus, "GPU": options.gpus}
-            fit(sweep, left, parallel=options.at_a_time, resources=resources, scheduler=halving, look=board.look)
+    with chdir(sweep.folder), stop_requests() as stop, Board(sweep, stop) as board:
+        if not all(settled(sweep, run.name) for run in sweep.runs):
+            with tune_ray():
+                _train(sweep, options, board)
     print(f"written: {sweep.path / PAGE}\ncurves and hyper-parameters: tensorboard --logdir {sweep.path}")
     if not all(settled(sweep, run.name) for run in sweep.runs):
         print(f"continue with: contrail sweep --resume {sweep.path}")
         return 128 + stop.signal if stop.signal else 1
     return 0
+
+
+def _train(sweep: SweepFolder, options: SweepOptions, board: Board) -> None:
+    """Let all runs come to their end, those of a population from look to look."""
+    from cluster.sweep_population import Population
+    from cluster.sweep_tune import Halving, fit
+
+    steps, halving, population = max(run.steps for run in sweep.runs), None, None
+    if options.scheduler == "asha":
+        halving = Halving(sweep, grace=options.grace(steps), reduction=options.reduction)
+    elif options.scheduler == "pbt":
+        population = Population(sweep, options.look(steps))
+    resources = {"CPU": options.cpus, "GPU": options.gpus}
+    while True:
+        left = population.begin() if population else [run.name for run in sweep.runs if not settled(sweep, run.name)]
+        until = population.until if population else 0
+        if left:
+            fit(
+                sweep,
+                left,
+                parallel=options.at_a_time,
+                resources=resources,
+                scheduler=halving,
+                until=until,
+                look=board.look,
+            )
+        if population is None or sweep.stopping or (taken := population.look()) is None:
+            return
+        for take in taken:
+            board.say(str(take))

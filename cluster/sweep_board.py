@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from cluster.stop import StopRequest
@@ -36,18 +36,18 @@ class Board:
     def __enter__(self) -> "Board":
         self._look()
         if self._console.is_terminal:
-            self._live = Live(get_renderable=lambda: shown(self._rows), console=self._console, transient=True)
+            self._live = Live(get_renderable=self._tables, console=self._console, transient=True)
             self._live.start(refresh=True)
         else:
-            self._say(self._title)
+            self.say(self._title)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
         self._look()
-        write(self._sweep.path, self._rows, self._title)
-        self._console.print(shown(self._rows))
+        write(self._sweep, self._rows, self._title)
+        self._console.print(self._tables())
 
     def look(self, running: AbstractSet[str], broken: Mapping[str, str]) -> None:
         """Look at all runs, if it is time, and pass on that the sweep is to stop.
@@ -58,7 +58,7 @@ class Board:
         """
         if self._stop.signal and not self._sweep.stopping:
             self._sweep.ask_to_stop()
-            self._say("stopping: waiting for checkpoints; once more Ctrl-C does not wait")
+            self.say("stopping: waiting for checkpoints; once more Ctrl-C does not wait")
         now = time.monotonic()
         self._began |= {name: now for name in running if name not in self._began}
         self._went_on |= {name: now - self._began[name] for name in running}
@@ -72,14 +72,18 @@ class Board:
         if self._live is None:
             for row in self._rows:
                 if before.get(row.run, row.state) != row.state:
-                    self._say(f"{row.run}: {row.state}, {row.steps:,} env steps")
+                    self.say(f"{row.run}: {row.state}, {row.steps:,} env steps")
         if self._looked - self._written > WRITTEN_EVERY:
-            write(self._sweep.path, self._rows, self._title)
+            write(self._sweep, self._rows, self._title)
             self._written = self._looked
+
+    def _tables(self) -> Group:
+        return shown(self._rows, self._sweep)
 
     @property
     def _title(self) -> str:
         return f"{len(self._sweep.runs)} runs of {self._sweep.recipe}, in {self._sweep.path}"
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line, above the table where that is redrawn."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)

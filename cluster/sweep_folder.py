@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.condition import Condition
+from cluster.condition import UNTIL, Condition
 from cluster.lock import held
 from cluster.logs import last_words
 from cluster.run_folder import RUNS, FolderTaken, RunFolder, RunFolderError
@@ -100,14 +100,20 @@ class SweepFolder:
         """What a run's commands print."""
         return self.path / "output" / f"{run}.log"
 
-    def command(self, run: Planned) -> list[str]:
-        """What trains a run, or goes on with it; what a start without a checkpoint left behind is removed."""
+    def command(self, run: Planned, until: int = 0) -> list[str]:
+        """What trains a run, or goes on with it; what a start without a checkpoint left behind is removed.
+
+        Args:
+            run: which.
+            until: env steps at which a new run stops; 0: its end. One that goes on has that among its arguments.
+        """
         path = self.path / run.name
         if RunFolder(path).checkpoints():
             return ["resume", str(path)]
         if path.exists():
             shutil.rmtree(path)
-        return ["train", self.recipe, *run.arguments, "--run.name", str(path)]
+        stops = [UNTIL, str(until)] if until else []
+        return ["train", self.recipe, *run.arguments, "--run.name", str(path), *stops]
 
     @property
     def stopping(self) -> bool:
@@ -157,7 +163,9 @@ def state(sweep: SweepFolder, run: str) -> str:
         return by
     if condition.phase == "failed":
         return f"failed: {condition.why}"
-    return "stopped" if condition.over else "died"
+    if condition.phase == "stopped":
+        return "paused" if condition.why.startswith(f"at {UNTIL}") else "stopped"
+    return "died"
 
 
 def settled(sweep: SweepFolder, run: str) -> bool:

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -14,11 +14,13 @@ from cluster.experiment import ExperimentError
 from cluster.film import check_film
 from cluster.parsing import parsed
 from cluster.recipe import Recipe, find_recipe
-from cluster.sweep_folder import Planned
+from cluster.sweep_folder import Planned, Setting
 
 Group = tuple[str, list[str]]
 """A flag and the values behind it, as they were typed."""
 
+LONGEST = 240
+"""Characters of a run's name: file systems take 255, and that of its log is longer."""
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -41,7 +43,21 @@ def planned(recipe: str, flags: Sequence[Group]) -> list[Planned]:
     for name, count in Counter(run.name for run in runs).items():
         if count > 1:
             raise ExperimentError(f"{count} runs would be called {name}: is a value given twice?")
+        if len(name) > LONGEST:
+            raise ExperimentError(f"{name} is too long a name for a run's folder: sweep fewer flags, or shorter values")
     return runs
+
+
+def changed(arguments: Sequence[str], settings: Mapping[str, Setting]) -> list[str]:
+    """Flags with other values for some of them."""
+    own = [_typed(flag, value) for flag, value in settings.items()]
+    old = {*settings, *(_plain(_boolean(f"--{flag}", "false")) for flag in settings)}
+    kept = [(flag, *values) for flag, values in grouped(arguments) if _plain(flag) not in old]
+    return [*itertools.chain(*kept, *own)]
+
+
+def _typed(flag: str, value: Setting) -> list[str]:
+    return [_boolean(f"--{flag}", str(value))] if isinstance(value, bool) else [f"--{flag}", str(value)]
 
 
 def grouped(tokens: Sequence[str]) -> list[Group]:

@@ -19,18 +19,21 @@ class SweepOptions:
         parallel: runs at a time; 0: as many as cores and GPUs allow.
         cpus: cores that each run is counted with.
         gpus: GPUs that each run gets for itself, or its share of one; 0: every run sees all.
-        scheduler: asha stops runs early that do worse than others; none: all come to their end.
+        scheduler: asha stops runs early that do worse than others; pbt lets the worst quarter take over what the best
+            has learned, with other settings; none: all come to their end as they began.
         grace_steps: env steps before asha's first look; 0: those of the longest run, divided by the reduction twice.
         reduction: one run in so many goes on after asha's look, and as much later it looks again.
+        pbt_every: env steps between two looks of pbt; 0: a tenth of a run's.
     """
 
     name: str = ""
     parallel: int = 0
     cpus: float = 1.0
     gpus: float = 0.0
-    scheduler: Literal["none", "asha"] = "none"
+    scheduler: Literal["none", "asha", "pbt"] = "none"
     grace_steps: int = 0
     reduction: float = 3.0
+    pbt_every: int = 0
 
     def checked(self) -> "SweepOptions":
         """The same.
@@ -38,7 +41,7 @@ class SweepOptions:
         Raises:
             ExperimentError: a number makes no sense, here or on this machine.
         """
-        for name, least in (("parallel", 0), ("gpus", 0.0), ("grace_steps", 0)):
+        for name, least in (("parallel", 0), ("gpus", 0.0), ("grace_steps", 0), ("pbt_every", 0)):
             if not getattr(self, name) >= least:
                 raise ExperimentError(
                     f"--sweep.{name.replace('_', '-')} is {getattr(self, name)}, wanted at least {least}"
@@ -77,6 +80,17 @@ class SweepOptions:
         if grace >= steps:
             raise ExperimentError(f"--sweep.grace-steps {grace} is not before the end of runs, at {steps}: lower it")
         return grace
+
+    def look(self, steps: int) -> int:
+        """Env steps between two looks of pbt.
+
+        Raises:
+            ExperimentError: runs would have ended.
+        """
+        every = self.pbt_every or max(1, steps // 10)
+        if every >= steps:
+            raise ExperimentError(f"--sweep.pbt-every {every} is not before the end of runs, at {steps}: lower it")
+        return every
 
 
 def parse_options(flags: list[str], default: SweepOptions) -> SweepOptions:

@@ -12,6 +12,7 @@ from rich.table import Table
 from cluster.display import clock
 from cluster.following import NewRows
 from cluster.sweep_folder import Planned, Setting, SweepFolder, state
+from cluster.sweep_lineage import Lineage
 from cluster.whole_file import replace_text
 
 RESULTS, PAGE = "results.jsonl", "results.md"
@@ -98,29 +99,40 @@ def _seconds(folder: Path) -> dict[str, float]:
     return {row["run"]: row["seconds"] for row in rows}
 
 
-def shown(rows: Sequence[Row]) -> Group:
-    """Both tables for a terminal."""
-    return Group(*(_rich(*content) for content in _tables(rows)))
+def shown(rows: Sequence[Row], sweep: SweepFolder) -> Group:
+    """All tables for a terminal."""
+    return Group(*(_rich(*content) for content in _tables(rows, sweep)))
 
 
-def write(folder: Path, rows: Sequence[Row], title: str) -> None:
+def write(sweep: SweepFolder, rows: Sequence[Row], title: str) -> None:
     """Replace `results.jsonl` and `results.md`."""
     lines = [
         json.dumps({("return" if name == "value" else name): v for name, v in asdict(row).items()}) for row in rows
     ]
-    replace_text(folder / RESULTS, "".join(f"{line}\n" for line in lines))
-    pages = [f"# {title}", *(_markdown(*content) for content in _tables(rows))]
-    replace_text(folder / PAGE, "\n\n".join(pages) + "\n")
+    replace_text(sweep.path / RESULTS, "".join(f"{line}\n" for line in lines))
+    pages = [f"# {title}", *(_markdown(*content) for content in _tables(rows, sweep))]
+    replace_text(sweep.path / PAGE, "\n\n".join(pages) + "\n")
 
 
 Content = tuple[str, list[str], list[list[str]], int]
 """A table: its title, headings, cells, and how many columns on the left are settings."""
 
 
-def _tables(rows: Sequence[Row]) -> list[Content]:
-    settings = list(rows[0].settings)
+def _tables(rows: Sequence[Row], sweep: SweepFolder) -> list[Content]:
+    settings, lineage = list(rows[0].settings), Lineage.read(sweep.path)
     heads = [*settings, "env steps", "return", "evaluation", "time", "state"]
-    return [("Runs", heads, [row.cells for row in rows], len(settings)), *_over_seeds(rows, settings)]
+    runs = ("Runs", heads, [row.cells for row in rows], len(settings))
+    return [runs, *(_over_seeds(rows, settings) if lineage is None else _taken_over(lineage))]
+
+
+def _taken_over(lineage: Lineage) -> list[Content]:
+    """Which runs of a population went on from which, settings before and after; instead of means over seeds."""
+    heads = ["run", "from", "settings", "from env steps", "return", "of the other"]
+    cells = [
+        [take.run, take.source, take.changes, f"{take.steps:,}", _digits(take.value), _digits(take.source_value)]
+        for take in lineage.taken
+    ]
+    return [("Taken over", heads, cells, 3)] if cells else []
 
 
 def _over_seeds(rows: Sequence[Row], settings: Sequence[str]) -> list[Content]:
@@ -155,7 +167,7 @@ def _rich(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], left
     table = Table(title=title, title_justify="left")
     for index, head in enumerate(heads):
         figures = index >= left and head != "state"
-        table.add_column(head, justify="right" if figures else "left", no_wrap=head != "state")
+        table.add_column(head, justify="right" if figures else "left", no_wrap=figures)
     for row in cells:
         table.add_row(*row)
     return table

@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from cluster import sweep_process
+from cluster.embedded import start_ray
 from cluster.following import NewRows
 from cluster.logs import last_words
 from cluster.metrics import read_metrics
@@ -92,7 +94,7 @@ class Trial(tune.Trainable):
 
     def _start(self) -> None:
         self.process = sweep_process.start(
-            self.sweep.command(self.planned),
+            self.sweep.command(self.planned, self.config["until"]),
             folder=self.sweep.folder,
             output=self.sweep.output(self.planned.name),
             driver=self.config["driver"],
@@ -216,6 +218,17 @@ class Ended(tune.Stopper):
         return self.sweep.stopping and not any(locked(self.sweep.path / run) for run in self.watcher.running)
 
 
+@contextmanager
+def tune_ray() -> Iterator[None]:
+    """A Ray for Tune, as long as it is wanted."""
+    os.environ.update(SETTINGS)
+    start_ray("")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def fit(
     sweep: SweepFolder,
     names: Sequence[str],
@@ -223,9 +236,10 @@ def fit(
     parallel: int,
     resources: dict[str, float],
     scheduler: Halving | None,
+    until: int,
     look: Callable[[set[str], dict[str, str]], None],
 ) -> None:
-    """Let Tune carry runs out on a Ray that was started with `SETTINGS`, until all have ended or were asked to stop.
+    """Let Tune carry runs out on the Ray of `tune_ray`, until all have ended or were asked to stop.
 
     Args:
         sweep: the sweep.
@@ -233,6 +247,7 @@ def fit(
         parallel: at a time.
         resources: of each, "CPU" and "GPU".
         scheduler: that stops some early; None: all come to their end.
+        until: env steps at which new runs stop; 0: their end.
         look: called every little while, see `Watcher`.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table tells what becomes of runs
@@ -243,6 +258,7 @@ def fit(
         "sweep": str(sweep.path),
         "driver": os.getpid(),
         "gpus": resources["GPU"] > 0,
+        "until": until,
     }
     tuner = tune.Tuner(
         tune.with_resources(Trial, resources),
@@ -260,5 +276,4 @@ def fit(
     try:
         tuner.fit()
     finally:
-        ray.shutdown()
         shutil.rmtree(own, ignore_errors=True)  # how runs are is told by their folders

@@ -10,19 +10,26 @@ from learners.extras import needed
 class TrackioWriter:
     """A run of the project "contrail"; `trackio show` shows it.
 
+    A run there is resumed by its name, and those of two sweeps are often called the same: the identity is part of it.
+
     Args:
         folder: of the run, whose name it gets.
         config: what was run, by name.
-        resume: go on with the newest run of this name.
+        identity: behind the name.
+        group: the sweep that the run is of, or none.
+        resume: go on with the run of this name and identity.
 
     Raises:
         MissingExtra: trackio is not installed.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], *, identity: str, group: str | None, resume: bool
+    ) -> None:
         self._run = self.package().init(
             project="contrail",
-            name=folder.name,
+            name=f"{folder.name}-{identity}",
+            group=group,
             config=dict(config),
             resume="allow" if resume else "never",
             embed=False,

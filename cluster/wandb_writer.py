@@ -1,14 +1,11 @@
 """A run's numbers in Weights & Biases (extra `wandb`)."""
 
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from learners.extras import needed
-
-ID = "wandb-id.txt"
 
 
 class WandbWriter:
@@ -18,20 +15,25 @@ class WandbWriter:
     its last checkpoint: those stretches are there twice.
 
     Args:
-        folder: of the run: it holds the id, by which a later start goes on with the same run, and wandb's own files.
+        folder: of the run; it holds wandb's own files, too.
         config: what was run, by name.
+        identity: by which a later start goes on with the same run.
+        group: the sweep that the run is of, or none.
         resume: whether this is such a later start.
 
     Raises:
         MissingExtra: wandb is not installed.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], *, identity: str, group: str | None, resume: bool
+    ) -> None:
         wandb = self.package()
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "contrail"),
             name=folder.name,
-            id=_id(folder),
+            id=identity,
+            group=group,
             resume="allow" if resume else None,
             dir=str(folder),
             config=dict(config),
@@ -52,11 +54,3 @@ class WandbWriter:
     def close(self) -> None:
         """Wait until all is sent, or on disk where wandb is offline."""
         self._run.finish()
-
-
-def _id(folder: Path) -> str:
-    """The same for every start of a run."""
-    file = folder / ID
-    if not file.exists():
-        file.write_text(secrets.token_hex(4))
-    return file.read_text()

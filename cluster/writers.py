@@ -1,13 +1,17 @@
 """Where a run's numbers go beside its own folder: to places that a run can do without."""
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from cluster.experiment import ExperimentError
 from cluster.run_folder import RunFolder
+from cluster.sweep_folder import FILE
 from cluster.trackio_writer import TrackioWriter
 from cluster.wandb_writer import WandbWriter
+from cluster.whole_file import replace_text
 
 Service = Literal["wandb", "trackio"]
 
@@ -71,7 +75,11 @@ class Elsewhere:
             ExperimentError: a new run's service does not start.
         """
         try:
-            self.add(service, SERVICES[service](folder.path, described(folder), resume=resume))
+            path = folder.path.resolve()
+            group = path.parent.name if (path.parent / FILE).exists() else None
+            identity = _identity(path / f"{service}-id.txt")
+            writer = SERVICES[service](path, described(folder), identity=identity, group=group, resume=resume)
+            self.add(service, writer)
         except Exception as error:
             text = f"{service} did not start ({type(error).__name__}: {error})"
             if not resume:
@@ -97,3 +105,10 @@ class Elsewhere:
         except Exception as error:  # noqa: BLE001 - whatever it is: the run's own files have the numbers
             del self._writers[name]
             self._say(f"{name} failed ({type(error).__name__}: {error}); the run goes on without it")
+
+
+def _identity(file: Path) -> str:
+    """The same for every start of a run."""
+    if not file.exists():
+        replace_text(file, secrets.token_hex(4))
+    return file.read_text()

@@ -25,7 +25,9 @@ from cluster.experiment import Experiment
 from recipes.ppo import ppo
 
 
-def mine(*, sizes: tuple[int, ...] = (8,), betas: tuple[float, float] = (0.9, 0.99), seed: int = 1) -> Experiment:
+def mine(
+    *, sizes: tuple[int, ...] = (8,), betas: tuple[float, float] = (0.9, 0.99), seed: int = 1, word: str = ""
+) -> Experiment:
     return ppo(seed=seed)
 """
 
@@ -103,6 +105,8 @@ def test_a_flag_that_takes_several_values_itself_is_not_swept(tmp_path: Path) ->
         runs_of("--sizes 8 16 --seed 1 2", recipe)
     runs = runs_of("--betas 0.9 0.999 --sizes 8 --seed 1 2", recipe)
     assert [run.name for run in runs] == ["seed=1", "seed=2"], "a pair of two is one value"
+    with pytest.raises(ExperimentError, match="aaa is too long a name for a run's folder"):
+        runs_of(f"--word b {'a' * 300}", recipe)
 
 
 def test_a_bad_value_is_refused_as_by_train(contrail: Contrail) -> None:
@@ -113,6 +117,9 @@ def test_a_bad_value_is_refused_as_by_train(contrail: Contrail) -> None:
     assert alone.error == swept.error and not contrail.runs.exists()
     outcome = contrail("sweep", "ppo", "--seed", "1", "2", "--sweep.cpus", "1000")
     assert "want 1000, this machine has" in outcome.sentence
+    late = ("--sweep.scheduler", "asha", "--sweep.grace-steps", "100", "--steps", "100")
+    outcome = contrail("sweep", "ppo", "--seed", "1", "2", *late, "--run.folder", contrail.runs)
+    assert outcome.code == 2 and "is not before the end" in outcome.sentence and not contrail.runs.exists()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def test_a_run_is_as_its_folder_tells(tmp_path: Path) -> None:
         "failed: no such thing",
     ]
     assert [run.name for run in sweep.runs if settled(sweep, run.name)] == ["1,1", "1,2", "2,1"]
-    write(sweep.path, rows, "all")
+    write(sweep, rows, "all")
     page = (sweep.path / "results.md").read_text()
     assert "| 1.0 | 1.0 | 5 | 10.00 | 30.00 | 1:00 | finished |" in page
     assert "| 1.0 | 2 of 3 | 15.00 +- 7.07 | 45.00 +- 21.21 |" in page and "| 2.0 | 0 of 3 |  |  |" in page

@@ -104,8 +104,9 @@ def test_a_service_gets_every_number_at_its_env_steps_and_goes_on_when_the_run_d
     assert {"recipe": "ppo", "steps": 300, "topology.local": True}.items() <= there.starts[0]["config"].items()
     assert contrail("resume", run).code == 0
     first, second = there.starts
-    assert first["name"] == second["name"] == "run" and second["resume"] == "allow" != first["resume"]
+    assert first["name"] == second["name"] and second["resume"] == "allow" != first["resume"]
     assert first.get("id") == second.get("id") and (service == "trackio" or first["id"])
+    assert first["group"] is None, "it is of no sweep"
     assert there.metrics == ([("env_steps",), ("*", "env_steps")] * 2 if service == "wandb" else [])
 
 
@@ -145,10 +146,19 @@ def test_a_service_without_its_package_is_refused_before_there_is_a_run(
     assert not (contrail.runs / "run").exists()
 
 
-def test_two_runs_are_two_there(contrail: Contrail, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = package("wandb", monkeypatch)
-    for name in ("run", "again"):
-        assert contrail.train("ppo", "--steps", 64, "--run.writers", "wandb", name=name).code == 0
-    first, second = (start["id"] for start in there.starts)
-    assert first != second and first == (contrail.runs / "run" / "wandb-id.txt").read_text()
-    json.dumps(there.starts[0]["config"])
+@pytest.mark.parametrize(("service", "known_by"), [("wandb", "id"), ("trackio", "name")])
+def test_two_runs_of_one_name_are_two_there_and_each_knows_its_sweep(
+    service: str, known_by: str, contrail: Contrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = package(service, monkeypatch)
+    for sweep in ("one", "two"):
+        folder = contrail.runs / sweep
+        folder.mkdir(parents=True)
+        (folder / "sweep.json").write_text("{}")
+        name = folder / "seed=1"
+        assert contrail.train("ppo", "--steps", 64, "--run.writers", service, name=str(name)).code == 0
+    first, second = there.starts
+    assert first[known_by] != second[known_by] and first["name"].startswith("seed=1")
+    assert [start["group"] for start in there.starts] == ["one", "two"]
+    assert (contrail.runs / "one" / "seed=1" / f"{service}-id.txt").read_text() in first[known_by]
+    json.dumps(first["config"])
