@@ -11,8 +11,10 @@ import numpy as np
 from actors.environments import EnvironmentFailed, Environments, Step
 from actors.episodes import Episode, Episodes
 from actors.policy import Policy
+from actors.snapshot import NotKept, pickled, unpickled
 
 STAGES = ("wait", "inference", "environment", "write")
+NEW_EPISODES = "after a death or a resumption its environments begin new episodes"
 
 
 @runtime_checkable
@@ -59,7 +61,9 @@ class Report:
         version: of the weights that chose every action of it.
         steps: decisions made, i.e. agent steps, over all streams.
         episodes: those that ended in it.
-        seconds: spent per stage: waiting for weights, policy, environments, writing rows.
+        seconds: spent per stage: waiting for weights, policy, environments, writing rows and the snapshot.
+        snapshot: what decides the next block, for whoever goes on from there; None: it cannot be had.
+        said: why the actor began new episodes where it was given a snapshot, or why it has none; empty: nothing new.
     """
 
     actor: str
@@ -68,6 +72,8 @@ class Report:
     steps: int
     episodes: list[Episode]
     seconds: dict[str, float]
+    snapshot: bytes | None = None
+    said: str = ""
 
 
 class Actor:
@@ -90,6 +96,8 @@ class Actor:
         max_version_lag: how many versions older than its block's learner step the weights may be; None: no bound.
         gamma: of the `discounted_return` column.
         start_block: index of the first block; the learner's version where a run is resumed or an actor replaced.
+        snapshot: to go on from, of an actor of the same streams; None: begin new episodes.
+        unkept: why there are to be no snapshots, in a few words; empty: they are taken after every block.
 
     Raises:
         EnvironmentFailed: with the actor's name in front.
@@ -109,11 +117,16 @@ class Actor:
         max_version_lag: int | None,
         gamma: float,
         start_block: int = 0,
+        snapshot: bytes | None = None,
+        unkept: str = "",
     ):
         self._policy, self._environments, self._writer, self._weights = policy, environments, writer, weights
         self._name, self._rng, self._rows, self._max_version_lag = name, rng, rows, max_version_lag
         self._block, self._version = start_block, -1
         self._versions = np.full(environments.count, -1, dtype=np.int64)
+        self._unkept, self._said = unkept, f"{unkept}: {NEW_EPISODES}" if unkept else ""
+        if snapshot is not None and not unkept and self._took_up(snapshot):
+            return
         self._episodes = Episodes(writer.streams, gamma)
         self._state: Any = policy.initial_state(environments.count)
         self._first = np.ones(environments.count, dtype=np.bool_)
@@ -134,14 +147,49 @@ class Actor:
                 if step.final is not None:
                     missing[step.final[0]] -= 1
         self._commit()
+        snapshot = self._snapshot()  # now that nobody waits for it
         watch.lap("write")
         self._block += 1
-        return Report(self._name, self._block - 1, self._version, steps, finished, watch.seconds)
+        said, self._said = self._said, ""
+        return Report(self._name, self._block - 1, self._version, steps, finished, watch.seconds, snapshot, said)
 
     def close(self) -> None:
         """Closes the environments and the writer."""
         self._environments.close()
         self._writer.close()
+
+    def _snapshot(self) -> bytes | None:
+        """What decides the next block, but for weights; None from the first time on that it cannot be had."""
+        if self._unkept:
+            return None
+        state = {
+            "streams": tuple(self._writer.streams),
+            "environments": self._environments.state(),
+            "policy": self._state,
+            "rng": self._rng,
+            "episodes": self._episodes,
+            "first": self._first,
+            "observation": self._observation,
+        }
+        try:
+            return pickled(state)
+        except NotKept as error:
+            self._unkept, self._said = str(error), f"{error}: {NEW_EPISODES}"
+            return None
+
+    def _took_up(self, snapshot: bytes) -> bool:
+        """Whether it can go on from a snapshot."""
+        try:
+            state = unpickled(snapshot)
+            if state["streams"] != tuple(self._writer.streams):
+                raise NotKept(f"the state that was kept is of streams {state['streams']}, not {self._writer.streams}")
+        except NotKept as error:
+            self._said = f"{error}: its environments began new episodes"
+            return False
+        self._environments.take_up(state["environments"])
+        self._state, self._rng, self._episodes = state["policy"], state["rng"], state["episodes"]
+        self._first, self._observation = state["first"], state["observation"]
+        return True
 
     def _load_weights(self) -> None:
         lag = self._max_version_lag

@@ -130,12 +130,13 @@ def _make(name: str, count: int, kwargs: Mapping[str, Any]) -> VectorEnv:
     """An environment's own vector class where it has one, else a loop over single ones."""
     if gymnasium.spec(name).vector_entry_point is not None:
         return gymnasium.make_vec(name, num_envs=count, vectorization_mode="vector_entry_point", **kwargs)
+    return SyncVectorEnv([partial(_make_one, name, kwargs, index, count) for index in range(count)])
 
-    def one(index: int) -> gymnasium.Env:
-        # Gymnasium's own checker is off: it only warns, and Watched checks what matters here.
-        return Watched(gymnasium.make(name, disable_env_checker=True, **kwargs), index=index, count=count)
 
-    return SyncVectorEnv([partial(one, index) for index in range(count)])
+def _make_one(name: str, kwargs: Mapping[str, Any], index: int, count: int) -> gymnasium.Env:
+    """An environment of several; not a function inside another one, which a snapshot could not name."""
+    # Gymnasium's own checker is off: it only warns, and Watched checks what matters here.
+    return Watched(gymnasium.make(name, disable_env_checker=True, **kwargs), index=index, count=count)
 
 
 def _make_atari(name: str, count: int, kwargs: Mapping[str, Any], *, threads: int) -> VectorEnv:

@@ -124,6 +124,15 @@ class Environments:
         decided = np.ones(self.count, dtype=np.bool_)
         return Step(self._taken(value, action), reward, terminated, truncated, decided, ended, final)
 
+    def state(self) -> tuple[Any, ...]:
+        """All that decides what they do next, the environments themselves among it."""
+        return self._vector_env, self._ended, self._steps, self._last, self.info
+
+    def take_up(self, state: tuple[Any, ...]) -> None:
+        """Goes on from a state of the same environments; those that were there are closed."""
+        self._vector_env.close()
+        self._vector_env, self._ended, self._steps, self._last, self.info = state
+
     def close(self) -> None:
         """Closes the environments."""
         self._vector_env.close()

@@ -54,6 +54,7 @@ def make_actor(
     send: Callable[[Trajectory], object] | None = None,
     start_block: int = 0,
     life: int = 0,
+    snapshot: bytes | None = None,
 ) -> Actor:
     """One actor with its environments, policy and writer.
 
@@ -67,6 +68,7 @@ def make_actor(
         send: takes the rows themselves, where the shard is on another machine; None: it is on this one.
         start_block: its first one: the version at which a resumed run continues, or where the actor before it died.
         life: counts the actors before it in this place.
+        snapshot: of an actor in this place before the block, to go on from; None: begin new episodes.
     """
     count = experiment.envs // experiment.topology.actors
     name = f"actor-{index}"
@@ -99,7 +101,16 @@ def make_actor(
         max_version_lag=experiment.topology.max_version_lag,
         gamma=experiment.gamma,
         start_block=start_block,
+        snapshot=snapshot,
+        unkept=unkept(experiment),
     )
+
+
+def unkept(experiment: Experiment) -> str:
+    """Why an actor may not go on with the episodes of another one, whatever its environments; empty: it may."""
+    # Windows do not reach over to another writer's rows: the learner would see other frames than the policy saw.
+    leads = [name for name, table in experiment.tables.items() if table.lead]
+    return f'windows of the table "{leads[0]}" begin with rows from before their block' if leads else ""
 
 
 def make_learner(

@@ -19,19 +19,23 @@ class NotWritten(OSError):
     """A checkpoint that the disk did not take; says where, why and how much room there is."""
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+def write(
+    folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any], snapshots: Mapping[int, bytes]
+) -> None:
     """Write a checkpoint, whole or not at all.
 
     Args:
         folder: of the checkpoint.
         tensors: of `Learner.state`, with all ranks' random numbers.
         values: of it.
+        snapshots: by actor, with which it begins its next block.
 
     Raises:
         NotWritten: the disk is full, or the folder cannot be written; earlier checkpoints are untouched.
     """
     try:
-        checkpoint.save(folder, tensors, values)
+        files = {f"actor-{actor}.pickle": snapshot for actor, snapshot in snapshots.items()}
+        checkpoint.save(folder, tensors, values, files)
     except (OSError, SafetensorError) as error:
         for partial in folder.parent.glob("*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
@@ -53,6 +57,11 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return tensors, {**values, "version": int(values["version"]), "steps": int(values["steps"])}
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}): remove it to use the checkpoint before it") from error
+
+
+def snapshots(folder: Path) -> dict[int, bytes]:
+    """The actors' snapshots in a checkpoint, by actor; they are pickles, and nothing but a resumption reads them."""
+    return {int(path.stem.removeprefix("actor-")): path.read_bytes() for path in folder.glob("actor-*.pickle")}
 
 
 def version(folder: Path) -> int:

@@ -1,5 +1,6 @@
 """A run over Ray processes: the same turns as `Local`, taken by processes that wait for each other."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from cluster.placement import Placement
 from cluster.ranks import Ranks
 from cluster.roster import CHANNEL, EVALUATOR, Roster
 from cluster.shard_handle import RayShard
+from cluster.snapshots import Snapshots
 from cluster.vitals import Vitals
 from cluster.weights import RayWeights
 from cluster.world import Advance, ProcessDied, store_metrics
@@ -30,7 +32,7 @@ AHEAD = 8
 """Calls to a shard that may be under way before their answer is needed, where actors may run ahead of learners."""
 
 PATIENCE = 10.0
-"""Seconds that processes are given to finish before they are ended."""
+"""Seconds that processes are given to finish before they are ended, and actors to tell of what was learned from."""
 
 
 class Distributed:
@@ -41,11 +43,12 @@ class Distributed:
     others.
 
     Any of the others may die. Shards and the channel are started again by Ray. An actor is replaced: its shard says how
-    many of its blocks it has, refuses whatever still comes of the dead one, and another begins new episodes with the
-    next block; rows that were not committed are lost. Learners are replaced all together: each keeps its state after
-    every step in its machine's shared memory, they go on from the newest version that all have, and are given the same
-    draws again, so nothing is lost. The evaluator is replaced, too, and its evaluation begun again. Where no learner's
-    machine is left, or one process that others wait for dies again and again, `advance` raises.
+    many of its blocks it has, refuses whatever still comes of the dead one, and another makes the next block, from the
+    snapshot that came with the one before it, or with new episodes where there is none. Learners are replaced all
+    together: each keeps its state after every step in its machine's shared memory, they go on from the newest version
+    that all have, and are given the same draws again, so nothing is lost. The evaluator is replaced, too, and its
+    evaluation begun again. Where no learner's machine is left, or one process that others wait for dies again and
+    again, `advance` raises.
 
     Args:
         experiment: checked.
@@ -67,7 +70,7 @@ class Distributed:
         say: Callable[[str], object] = print,
     ) -> None:
         self.experiment, self.places, self.resume = experiment, places, resume
-        self.faults = Faults(logs.parent, say)
+        self.faults, self.say = Faults(logs.parent, say), say
         placement = Placement(experiment.topology, say=say)
         self.roster = Roster(experiment, spaces, places=places, logs=logs, placement=placement)
         # In turns there is nothing to do before its turn.
@@ -75,6 +78,8 @@ class Distributed:
         self.learners = Ranks(self.roster, self.faults, ahead=self.ahead)
         self.evaluator = Evaluator(self.roster, self.faults)
         self.collecting: dict[Any, int] = {}
+        self.blocks = [0] * experiment.topology.actors  # that each actor is at
+        self.reports: list[Report] = []  # that no `advance` has told of
 
     def __enter__(self) -> "Distributed":
         self.owns_ray = not ray.is_initialized()
@@ -96,7 +101,11 @@ class Distributed:
         self.learners.begin(self.channel, self.shards)
         state = None if self.resume is None else checkpoints.read(self.resume)
         self.began = 0 if state is None else state[1]["version"]
-        self.actors = [self._new_actor(index, self.began, life=0) for index in range(topology.actors)]
+        found = {} if self.resume is None else checkpoints.snapshots(self.resume)
+        self.snapshots = Snapshots(found, self.began, self.say)
+        self.actors = [
+            self._new_actor(index, self.began, life=0, snapshot=found.get(index)) for index in range(topology.actors)
+        ]
         starting = {actor.start.remote(): index for index, actor in enumerate(self.actors)}
         for index in range(topology.actors):
             self._collect(index)
@@ -117,45 +126,50 @@ class Distributed:
             return False
         return True
 
-    def _new_actor(self, index: int, start_block: int, *, life: int) -> Any:
+    def _new_actor(self, index: int, start_block: int, *, life: int, snapshot: bytes | None) -> Any:
+        self.blocks[index] = start_block
         shard = index % len(self.shards)
         handle = RayShard(self.shards[shard], f"shard-{shard}", ahead=self.ahead)
         weights = RayWeights(self.channel)
-        return self.roster.actor(index, weights=weights, shard=handle, start_block=start_block, life=life)
+        same: dict[str, Any] = {"start_block": start_block, "life": life, "snapshot": snapshot}
+        return self.roster.actor(index, weights=weights, shard=handle, **same)
 
     def _collect(self, index: int) -> None:
         self.collecting[self.actors[index].collect.remote()] = index
 
     def advance(self) -> Advance:
         """One learner step; meanwhile actors are given new blocks as they report old ones."""
-        reports: list[Report] = []
 
         def meanwhile(references: list[Any]) -> list[Any]:
             ready = self.roster.wait([*self.collecting, *references])
             self.evaluator.make_room()
             mine = [reference for reference in ready if reference in self.collecting]
             for reference in mine:
-                reports.extend(self._block_of(reference))
+                self._take_block(reference)
             return [reference for reference in ready if reference not in mine]
 
         metrics, steps, version = self.learners.step(meanwhile)
         self.faults.moved(version)
+        self.snapshots.forget(version)
+        reports, self.reports = self.reports, []
         for shard in self.shards:
             metrics |= store_metrics(self.roster.result(shard.statistics.remote(), shard), metrics)
         return Advance(metrics | {"health/deaths": float(self.faults.count)}, reports, steps, version)
 
-    def _block_of(self, reference: Any) -> list[Report]:
-        """An actor's report; none, if another has to begin that block again."""
+    def _take_block(self, reference: Any) -> None:
+        """Take an actor's report and give it the next block; if it died, another has to begin that block again."""
         index = self.collecting.pop(reference)
         name = f"actor-{index}"
         try:
             report = self.roster.result(reference, self.actors[index])
         except (EnvironmentFailed, ProcessDied) as error:
             self._replace_actor(index, error)
-            return []
+            return
         self.faults.finished(name)
+        self.blocks[index] = report.block + 1
+        self.snapshots.add(index, report)
+        self.reports.append(report)
         self._collect(index)
-        return [report]
 
     def _replace_actor(self, index: int, error: Exception) -> None:
         """Let another go on with the first block that the shard does not have.
@@ -166,6 +180,8 @@ class Distributed:
         name = f"actor-{index}"
         if getattr(error, "process", name) != name:
             raise error
+        if isinstance(error, EnvironmentFailed):
+            self.snapshots.spoil(index)
         self.faults.died(name, error)
         self.collecting = {reference: other for reference, other in self.collecting.items() if other != index}
         self.roster.dismiss(self.actors[index])
@@ -173,12 +189,24 @@ class Distributed:
         life = self.roster.lives[name]
         former, writer = (writer_name(index, self.places, number) for number in (life - 1, life))
         blocks = self.roster.result(shard.fence.remote(streams_of(self.experiment, index), writer, former), shard)
-        self.actors[index] = self._new_actor(index, self.began + blocks, life=life)
+        block = self.began + blocks
+        self.actors[index] = self._new_actor(index, block, life=life, snapshot=self.snapshots.heirs(index, block))
         self._collect(index)
 
     def save(self, folder: Path) -> None:
-        """Write rank 0's checkpoint, with all ranks' random numbers."""
-        checkpoints.write(folder, *self.learners.state())
+        """Write rank 0's checkpoint, with all ranks' random numbers and the actors' snapshots."""
+        tensors, values = self.learners.state()
+        self._hear_of_blocks(values["version"])
+        checkpoints.write(folder, tensors, values, self.snapshots.at(values["version"]))
+
+    def _hear_of_blocks(self, version: int) -> None:
+        """Wait for what actors tell of the blocks that a version was learned from: snapshots come after commits."""
+        # Where nothing is read once, learners may be ahead of actors.
+        reads_blocks = any(table.reads_once for table in self.experiment.tables.values())
+        until = time.monotonic() + PATIENCE
+        while reads_blocks and min(self.blocks) < version and time.monotonic() < until:
+            for reference in self.roster.wait(list(self.collecting)):
+                self._take_block(reference)
 
     def evaluate(self, checkpoint: Path) -> None:
         """Ask the evaluator, in its own process."""
@@ -217,7 +245,7 @@ class Distributed:
         self._send_home()
         state = self.learners.rescued(PATIENCE)
         if state is not None:
-            checkpoints.write(folder, *state)
+            checkpoints.write(folder, *state, self.snapshots.at(int(state[1]["version"])))
         return state is not None
 
     def __exit__(self, *error: object) -> None:

@@ -55,6 +55,7 @@ class ActorProcess:
         home: str,
         start_block: int,
         life: int,
+        snapshot: bytes | None,
     ) -> None:
         self._log = log_here(log, home)
         torch.set_num_threads(1)
@@ -71,6 +72,7 @@ class ActorProcess:
             commit=shard.commit,
             start_block=start_block,
             life=life,
+            snapshot=snapshot,
         )
 
     def start(self) -> None:

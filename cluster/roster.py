@@ -88,7 +88,16 @@ class Roster:
         )
         return self._named(name, made)
 
-    def actor(self, index: int, *, weights: RayWeights, shard: RayShard, start_block: int, life: int) -> Any:
+    def actor(
+        self,
+        index: int,
+        *,
+        weights: RayWeights,
+        shard: RayShard,
+        start_block: int,
+        life: int,
+        snapshot: bytes | None,
+    ) -> Any:
         """Start the process of an actor; it makes its environments with its first block."""
         process, name = remote(**self.placement.actor())(ActorProcess), f"actor-{index}"
         made = process.remote(
@@ -102,6 +111,7 @@ class Roster:
             home=self.placement.home(),
             start_block=start_block,
             life=life,
+            snapshot=snapshot,
         )
         return self._named(name, made)
 

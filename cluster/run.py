@@ -175,7 +175,7 @@ class _Run:
             version, shards = checkpoints.read(begin)[1]["version"], experiment.topology.shards
             prepare_restart(experiment.tables, places, shards=shards, seed=experiment.seed, version=version)
         if experiment.topology.local:
-            return Local(experiment, spaces, places=places, resume=begin)
+            return Local(experiment, spaces, places=places, resume=begin, say=told.said)
         from cluster.distributed import Distributed  # and with it Ray, which a run in one process does without
 
         logs = self.folder.path.resolve() / "logs"

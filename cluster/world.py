@@ -1,5 +1,6 @@
 """Where a run happens: all its parts, one learner step after another. `Local` is the specification of `Distributed`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -7,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from actors.actor import Actor, Report
+from actors.environments import EnvironmentFailed
 from actors.episodes import Episode
 from cluster import checkpoints
 from cluster.assembly import make_actor, make_learner
@@ -15,6 +17,7 @@ from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.histograms import Histograms, of_store
 from cluster.limits import Limits
 from cluster.local_weights import LocalWeights
+from cluster.snapshots import Snapshots
 from cluster.vitals import Vitals
 from learners.group import Group
 from replay.messages import NotReady
@@ -68,7 +71,7 @@ class World(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint of the learners between two steps."""
+        """Write a checkpoint of the learners between two steps, with the actors' snapshots where there are some."""
         ...
 
     def evaluate(self, checkpoint: Path) -> None:
@@ -123,10 +126,19 @@ class Local:
         spaces: of its environment.
         places: of the store's files.
         resume: checkpoint to continue from.
+        say: hears of environments whose state cannot be kept.
     """
 
-    def __init__(self, experiment: Experiment, spaces: Spaces, *, places: Places, resume: Path | None = None) -> None:
-        self.experiment, self.spaces, self.places, self.resume = experiment, spaces, places, resume
+    def __init__(
+        self,
+        experiment: Experiment,
+        spaces: Spaces,
+        *,
+        places: Places,
+        resume: Path | None = None,
+        say: Callable[[str], object] = print,
+    ) -> None:
+        self.experiment, self.spaces, self.places, self.resume, self.say = experiment, spaces, places, resume, say
 
     def __enter__(self) -> "Local":
         torch.set_num_threads(self.experiment.topology.threads)
@@ -159,9 +171,12 @@ class Local:
             device=learning_device(self.experiment),
             failures=failures_of(self.places),
         )
+        found: dict[int, bytes] = {}
         if self.resume is not None:
             checkpoints.restore(self.learner, self.resume)
+            found = checkpoints.snapshots(self.resume)
         self.learner.announce()
+        self.snapshots = Snapshots(found, self.learner.version, self.say)
         for index in range(self.experiment.topology.actors):
             self.actors.append(
                 make_actor(
@@ -172,6 +187,7 @@ class Local:
                     commit=self.shards[index % len(self.shards)].commit,
                     places=self.places,
                     start_block=self.learner.version,
+                    snapshot=found.get(index),
                 )
             )
 
@@ -188,7 +204,7 @@ class Local:
         Raises:
             ExperimentError: a table cannot serve the step, and would not in any later one.
         """
-        reports = [actor.collect() for actor in self.actors]
+        reports = [self._block_of(index) for index in range(len(self.actors))]
         self.between_steps = False
         try:
             metrics = self.learner.step()
@@ -200,11 +216,21 @@ class Local:
         for shard, recorder in zip(self.shards, self.recorders, strict=True):
             recorder.tidy()
             metrics |= store_metrics(shard.statistics(), metrics)
+        self.snapshots.forget(self.learner.version)
         return Advance(metrics, reports, self.learner.steps, self.learner.version)
 
+    def _block_of(self, index: int) -> Report:
+        try:
+            report = self.actors[index].collect()
+        except EnvironmentFailed:
+            self.snapshots.spoil(index)
+            raise
+        self.snapshots.add(index, report)
+        return report
+
     def save(self, folder: Path) -> None:
-        """Write the learner's checkpoint."""
-        checkpoints.write(folder, *self.learner.state())
+        """Write the learner's checkpoint, with the actors' snapshots."""
+        checkpoints.write(folder, *self.learner.state(), self.snapshots.at(self.learner.version))
 
     def evaluate(self, checkpoint: Path) -> None:
         """It is the evaluator's turn next."""

@@ -15,8 +15,10 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing or does not fit; names the file."""
 
 
-def save(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Write a checkpoint folder: `tensors.safetensors` and `values.json`.
+def save(
+    folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any], files: Mapping[str, bytes] | None = None
+) -> None:
+    """Write a checkpoint folder: `tensors.safetensors`, `values.json`, and other files by name.
 
     It appears under its name only when complete and on disk; a death in between leaves the previous ones untouched.
     """
@@ -27,8 +29,10 @@ def save(folder: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any])
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / "tensors.safetensors"
     )
     (partial / "values.json").write_text(json.dumps(dict(values), indent=1))
-    for name in ("tensors.safetensors", "values.json"):
-        with open(partial / name, "rb") as file:
+    for name, content in (files or {}).items():
+        (partial / name).write_bytes(content)
+    for path in partial.iterdir():
+        with open(path, "rb") as file:
             os.fsync(file.fileno())
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

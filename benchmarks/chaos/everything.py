@@ -118,7 +118,14 @@ def kept(evidence: Evidence, lives: Sequence[Life]) -> Finding:
     return Finding("every row that could be read after a kill is there in the end", not lost, details)
 
 
-def equal_until(evidence: Evidence, other: Evidence) -> int:
-    """How many learner steps gave the same weights as in another run, from the first one on."""
+def equal(evidence: Evidence, other: Evidence) -> Finding:
+    """Every learner step gave the weights that it gave in a run of the same seed that was left alone."""
     pairs = zip(evidence.steps, other.steps, strict=False)
-    return next((number for number, (a, b) in enumerate(pairs) if a[CRC] != b[CRC]), len(evidence.steps))
+    steps, others = len(evidence.steps), len(other.steps)
+    same = next((number for number, (a, b) in enumerate(pairs) if a[CRC] != b[CRC]), min(steps, others))
+    details = f"the first {same:,} learner steps of {steps:,}, and of {others:,} of the run left alone"
+    return Finding(
+        "the weights are those of a run left alone, bit for bit, after every learner step",
+        same == steps == others,
+        details,
+    )

@@ -59,9 +59,7 @@ def soaked(summary: Mapping[str, Any], found: Sequence[Finding]) -> str:
     return "\n".join([*head, *rows, "", checked(found), ""])
 
 
-def compared(
-    evidence: Evidence, other: Evidence, lives: Sequence[Life], equal: int, found: Sequence[Finding]
-) -> dict[str, Any]:
+def compared(evidence: Evidence, other: Evidence, lives: Sequence[Life], found: Sequence[Finding]) -> dict[str, Any]:
     """The trial in which everything is killed, as JSON can hold it."""
     seconds = [life.seconds for life in lives[1:] if not math.isnan(life.seconds)]
     return {
@@ -74,7 +72,6 @@ def compared(
         "seconds_to_train_again": spread(seconds) if seconds else None,
         "uninterrupted": {"learner_steps": len(other.steps), "env_steps": other.steps[-1]["step"]},
         "first_resumed_at": lives[0].version if lives else None,
-        "equal_learner_steps": equal,
         "findings": [asdict(one) for one in found],
     }
 
@@ -91,7 +88,6 @@ def survived(summary: Mapping[str, Any], found: Sequence[Finding]) -> str:
         "|---|--:|--:|",
         f"| learner steps | {summary['learner_steps']:,} | {other['learner_steps']:,} |",
         f"| env steps | {summary['env_steps']:,} | {other['env_steps']:,} |",
-        f"| weights equal, bit for bit | the first {summary['equal_learner_steps']:,} steps | |",
         "",
         f"It was resumed first at learner step {summary['first_resumed_at']}.",
     ]

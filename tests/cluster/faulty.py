@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import EzPickle
 
 AT = 40
 
@@ -70,3 +71,14 @@ class Endless(gymnasium.Env):
 
 gymnasium.register("Endless-v0", entry_point=Endless)
 gymnasium.register("EndlessCartPole-v0", entry_point=lambda: Endless(4, 2))
+
+
+class Rebuilt(Endless, EzPickle):
+    """Pickled as MuJoCo's and Box2D's are: by what it was made with."""
+
+    def __init__(self) -> None:
+        Endless.__init__(self)
+        EzPickle.__init__(self)
+
+
+gymnasium.register("Rebuilt-v0", entry_point=Rebuilt)

@@ -22,10 +22,9 @@ from learners.objectives.curl import Curl
 from learners.objectives.ppo import PPO
 from learners.update import Average
 from recipes.ppo import ppo
-from replay.opening import prepare_restart
 from replay.table import Table
 from tests.cluster.sleepy import CHANCE
-from tests.cluster.worlds import same, weights_after, world_of
+from tests.cluster.worlds import continued, same, weights_after, world_of
 
 # Ray's own sockets and subprocesses are still open when their objects are collected.
 pytestmark = [
@@ -67,18 +66,6 @@ def test_timing_changes_nothing(actors: int, learners: int, tmp_path: Path) -> N
     awake = replace(topology, local=True) if learners == 1 else topology
     expected = weights_after(dawdling(awake, "Awake"), tmp_path / "awake", 3)
     assert same(weights_after(dawdling(topology, "Sleepy"), tmp_path / "sleepy", 3), expected)
-
-
-def continued(experiment: Experiment, folder: Path, advances: int) -> dict[str, torch.Tensor]:
-    """All tensors after so many more learner steps from the checkpoint in the folder."""
-    version = checkpoint.values(folder / "checkpoint")["version"]
-    world = world_of(experiment, folder, resume=folder / "checkpoint")
-    prepare_restart(world.experiment.tables, world.places, shards=1, seed=experiment.seed, version=version)
-    with world:
-        for _ in range(advances):
-            world.advance()
-        world.save(folder / "checkpoint")
-    return checkpoint.load(folder / "checkpoint")[0]
 
 
 @pytest.fixture(scope="module")
@@ -128,16 +115,6 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
     weights_after(experiment, tmp_path / "parts", 3)
     assert same(continued(experiment, tmp_path / "parts", 2), whole)
     assert {name for name in whole if name.startswith("random/")} == {f"random/{rank}" for rank in range(learners)}
-
-
-def test_a_run_with_actors_is_always_resumed_to_the_same(tmp_path: Path) -> None:
-    """Its environments begin new episodes, so it is another run than the whole one, but depends on nothing else."""
-    experiment = dawdling(Topology(actors=2, learners=1, local=True), "Awake")
-    weights_after(experiment, tmp_path / "before", 2)
-    twice = [Path(shutil.copytree(tmp_path / "before", tmp_path / name)) for name in ("a", "b")]
-    first, again = (continued(experiment, folder, 2) for folder in twice)
-    assert same(first, again)
-    assert not same(first, weights_after(experiment, tmp_path / "whole", 4))
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

@@ -9,7 +9,7 @@ from cluster.experiment import Experiment, Spaces
 from cluster.world import Local
 from learners import checkpoint
 from replay.archive import Codec
-from replay.opening import Places, log_of, next_start
+from replay.opening import Places, log_of, next_start, prepare_restart
 
 
 def world_of(
@@ -34,6 +34,20 @@ def weights_after(experiment: Experiment, folder: Path, advances: int, *, resume
             world.advance()
         world.save(folder / "checkpoint")
     assert not list((folder / "segments").iterdir())
+    return checkpoint.load(folder / "checkpoint")[0]
+
+
+def continued(experiment: Experiment, folder: Path, advances: int, *, rows: Codec = "none") -> dict[str, torch.Tensor]:
+    """All tensors after so many more learner steps from the checkpoint in the folder."""
+    version = checkpoint.values(folder / "checkpoint")["version"]
+    world = world_of(experiment, folder, resume=folder / "checkpoint", rows=rows)
+    prepare_restart(
+        world.experiment.tables, world.places, shards=experiment.topology.shards, seed=experiment.seed, version=version
+    )
+    with world:
+        for _ in range(advances):
+            world.advance()
+        world.save(folder / "checkpoint")
     return checkpoint.load(folder / "checkpoint")[0]
 
 

@@ -1,0 +1,61 @@
+"""Snapshots: all that decides an actor's next block, as bytes, so that another goes on with the same episodes."""
+
+import io
+import pickle
+from typing import Any
+
+from gymnasium.utils import EzPickle
+
+MOST_BYTES = 64 * 2**20
+"""Of a snapshot: one is taken after every block, and the driver keeps a few of each actor."""
+
+PARTS = {"streams", "environments", "policy", "rng", "episodes", "first", "observation"}
+"""Of an actor's state; weights are not among them."""
+
+
+class NotKept(Exception):
+    """State that cannot be had as bytes, or that bytes do not give back; says why."""
+
+
+def pickled(state: dict[str, Any]) -> bytes:
+    """The bytes of a state.
+
+    Raises:
+        NotKept: something in it cannot be pickled, would come back anew, or is too large.
+    """
+    file = io.BytesIO()
+    try:
+        _Faithful(file, protocol=5).dump(state)
+    except NotKept:
+        raise
+    except Exception as error:  # pickling runs code of the environments, which may raise anything
+        raise NotKept(f"their state cannot be pickled ({type(error).__name__}: {error})") from error
+    if file.tell() > MOST_BYTES:
+        raise NotKept(f"their state is {file.tell():,} bytes, more than {MOST_BYTES:,}")
+    return file.getvalue()
+
+
+def unpickled(snapshot: bytes) -> dict[str, Any]:
+    """The state of a snapshot; runs code that the snapshot names.
+
+    Raises:
+        NotKept: it does not come back: a class has moved, a library has another version, it has other parts.
+    """
+    try:
+        state = dict(pickle.loads(snapshot))
+    except Exception as error:
+        raise NotKept(f"the state that was kept cannot be read ({type(error).__name__}: {error})") from error
+    if state.keys() != PARTS:
+        raise NotKept(f"the state that was kept cannot be read (it holds {', '.join(state)})")
+    return state
+
+
+class _Faithful(pickle.Pickler):
+    """Refuses what would come back in its first state instead of the one that it is in."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """As Gymnasium's MuJoCo and Box2D environments do, whose simulator cannot be pickled: they are made again."""
+        # With a `__getstate__` of its own it may well keep its state.
+        if isinstance(value, EzPickle) and type(value).__getstate__ is EzPickle.__getstate__:
+            raise NotKept(f"{type(value).__name__} is pickled without its state (gymnasium.utils.EzPickle)")
+        return NotImplemented
