@@ -135,7 +135,7 @@ class Population:
             for old in folder.checkpoints():
                 shutil.rmtree(old)
             own = {name: tensor for name, tensor in tensors.items() if not name.startswith("random")}
-            checkpoints.write(folder.path_for(take.steps), own, values)
+            checkpoints.write(folder.path_for(take.steps), own, values, {})  # its own episodes
             events = Events(path)
             events.text("population", str(take), step=take.steps)
             numbers = {name: value for name, value in take.after.items() if not isinstance(value, str)}
