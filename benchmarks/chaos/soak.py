@@ -2,7 +2,7 @@
 
 import shutil
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,6 +39,7 @@ def flags_of(topology: Topology, **recipe: object) -> list[object]:
         "topology.learners": topology.learners,
         "topology.shards": topology.shards,
         "topology.max-version-lag": topology.max_version_lag,
+        "topology.threads": topology.threads,
     }
     return [word for name, value in {**places, **recipe}.items() for word in (f"--{name}", value)]
 
@@ -72,7 +73,12 @@ def soak(
 def soak_machines(
     run: Path, *, steps: int, faults: int, topology: Topology, pace: float, seed: int, checkpoint_seconds: float
 ) -> Soaked:
-    """As `soak`, over three machines, of which one dies and one is cut off for a while; the run is copied to `run`."""
+    """As `soak`, over three machines, of which one dies and one is cut off for a while; the run is copied to `run`.
+
+    Learners have two threads, so that there is room for one on each machine: where both die with the only machine that
+    kept their state, a run goes back to its checkpoint, and some rows are rightly never learned from.
+    """
+    topology = replace(topology, threads=2)
     trap = trap_beside(Path("/var/tmp", run.name))  # which the machines share, as they do not share homes and /tmp
     flags = flags_of(topology, steps=steps, pace=pace, trap=trap, seed=seed, **kept(checkpoint_seconds))
     with pretended() as machines:
