@@ -210,6 +210,7 @@ class _Run:
 
     def _save(self, world: World, steps: int, metrics: Metrics, *, spared: set[str]) -> None:
         """Write a checkpoint; the store goes on keeping what the newest ones want, not what spared ones would."""
+        self.folder.check_there()
         checkpoint_request.taken(self.folder)
         world.save(self.folder.path_for(steps).resolve())
         newest = self.folder.keep_last(self.options.keep, besides=spared)
@@ -218,8 +219,10 @@ class _Run:
 
     def _rescue(self, world: World, steps: int, error: Exception) -> None:
         """Save what was learned before an error, and let the error say so."""
+        refuge = self.folder.refuge(steps)
         try:
-            world.rescue(self.folder.path_for(steps).resolve())
+            if world.rescue(refuge.resolve()) and refuge != self.folder.path_for(steps):
+                error.add_note(f"what came after the last checkpoint is in {refuge}: move it to the others")
         except Exception as trouble:  # noqa: BLE001 - why the run ended matters more than why this could not be saved
             error.add_note(f"what came after the last checkpoint is lost: {trouble}")
         if self.folder.checkpoints():

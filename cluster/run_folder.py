@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -112,6 +113,20 @@ class RunFolder:
     def path_for(self, step: int) -> Path:
         """Where the checkpoint of a moment goes: twelve digits, so that names sort as env steps do."""
         return self.path / "checkpoints" / f"{step:012d}"
+
+    def check_there(self) -> None:
+        """Raise a RunFolderError where the folder was removed while the run goes on, or its disk is gone."""
+        if not self._there:
+            raise RunFolderError(f"{self.path} is gone: somebody removed it, or its disk is not there any more")
+
+    def refuge(self, step: int) -> Path:
+        """Where the checkpoint of a moment can go even if the folder is gone."""
+        gone = Path(tempfile.gettempdir(), f"contrail-{self.path.name}", f"{step:012d}")
+        return self.path_for(step) if self._there else gone
+
+    @property
+    def _there(self) -> bool:
+        return (self.path / "experiment.json").is_file()
 
     def checkpoints(self) -> list[Path]:
         """All complete checkpoints, oldest first. Those being written bear another name."""

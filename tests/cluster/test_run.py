@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -253,6 +254,33 @@ def test_a_stopped_run_is_saved_and_resumes_to_its_end(number: signal.Signals, c
     assert outcome.code == 0 and "greedy evaluation" in outcome.out
     curve = [row["step"] for row in read_metrics(run) if "train/value_loss" in row]
     assert curve == sorted(set(curve)) and steps in curve and curve[-1] >= steps + 200
+
+
+def test_a_folder_that_vanishes_ends_the_run_and_what_was_learned_is_elsewhere(
+    contrail: Contrail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, gone = contrail.runs / "run", tmp_path / "gone"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def vanish() -> bool:
+        if (run / "metrics.jsonl").is_file() and len(read_metrics(run)) > 2:
+            run.rename(gone)
+        return gone.exists()
+
+    with signal_when(signal.SIGWINCH, vanish):  # which nobody heeds
+        outcome = contrail.train("ppo", "--steps", 100_000, "--run.checkpoint-seconds", 1)
+    assert outcome.code == 2, outcome.error
+    assert f"{run} is gone: somebody removed it, or its disk is not there any more" in outcome.sentence
+    (refuge,) = (tmp_path / "contrail-run").iterdir()
+    assert f"what came after the last checkpoint is in {refuge}" in outcome.error
+    assert not segments_folders("run")
+    shutil.rmtree(run, ignore_errors=True)
+    gone.rename(run)
+    refuge.rename(run / "checkpoints" / refuge.name)
+    lengthen(run, steps=int(refuge.name) + 200)
+    assert contrail("resume", run).code == 0
+    curve = [row["step"] for row in read_metrics(run) if "train/value_loss" in row]
+    assert curve == sorted(set(curve)) and int(refuge.name) in curve
 
 
 def test_a_stop_during_the_evaluation_is_immediate_and_resume_plays_it(contrail: Contrail) -> None:
