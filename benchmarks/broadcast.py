@@ -7,7 +7,7 @@ A round publishes a version to actors that all wait for it, once over our channe
 floor, in turns in the same processes. Who publishes has arrays of its own; an actor is done when the arrays are in its
 policy's parameters. What a policy then takes for its first action is its own affair and the same on either side.
 
-The floor is the least that does it with Ray: `ray.put` by who publishes, one call that tells an asynchronous actor the
+The floor is plain Ray: `ray.put` by who publishes, one call that tells an asynchronous actor the
 reference, one call of each actor that waits there, `ray.get`, and a copy into the parameters. Nobody could die in it:
 the object goes with who put it.
 

@@ -6,8 +6,11 @@ python -m benchmarks.chaos everything --times 20 --seed 1
 Both leave a report (JSON, Markdown) in `--report` and end with exit code 1 where a check fails.
 """
 
+import shutil
+import signal
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +23,8 @@ from benchmarks.chaos.everything import equal, steps_of, survive, survived
 from benchmarks.chaos.evidence import Evidence
 from benchmarks.chaos.living import begin_training, say
 from benchmarks.chaos.soak import flags_of, soak, soak_machines, summary
+from benchmarks.chaos.workload import workload
+from cluster.condition import Condition
 from cluster.topology import Topology
 
 PACE = 0.005
@@ -111,9 +116,11 @@ def _new(folder: Path, name: str) -> Path:
 
 def _uninterrupted(folder: Path, seed: int, steps: int, topology: Topology) -> Path:
     """A run of the same workload to which nothing is done and that does not wait; made if it is not there."""
-    places = f"{topology.actors}-{topology.learners}-{topology.shards}-{topology.max_version_lag}"
-    run = folder.resolve() / f"quiet-{seed}-{steps}-{places}"
-    if not (run / "checkpoints").is_dir():
+    experiment = workload(steps=steps, seed=seed, topology=topology)
+    run = folder.resolve() / f"quiet-{seed}-{steps}-{zlib.crc32(repr(experiment).encode()):08x}"
+    condition = Condition.read(run)
+    if condition is None or condition.phase != "finished":
+        shutil.rmtree(run, ignore_errors=True)
         say(f"training {run.name}, without faults")
         command = begin_training(run, *flags_of(topology, steps=steps, seed=seed))
         try:
@@ -130,4 +137,5 @@ def _conclude(found: Sequence[Finding]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that nothing is left then either
     tyro.extras.subcommand_cli_from_dict({"soak": command_soak, "everything": command_everything})

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 
-from benchmarks.chaos.living import CLASSES, WORKLOAD, wait_until
+from benchmarks.chaos.living import CLASSES, WORKLOAD, say, wait_until
 from benchmarks.timed import HOUSE
 from cluster.condition import Condition
 from tests.cluster.faults import kill_ray, matching, unplugged
@@ -32,11 +32,12 @@ class Cluster:
 
     Attributes:
         run: its folder, as this machine sees it.
+        log: what it printed.
     """
 
     def __init__(self, machines: Machines, run: str, flags: Sequence[object]) -> None:
         self._machines, self._ended = machines, Event()
-        self.run = machines[0].path(f"runs/{run}")
+        self.run, self.log = machines[0].path(f"runs/{run}"), machines[0].path(f"{run}.log")
         for machine in machines:
             self._start_ray(machine)
         folder = ["--run.folder", "~/runs", "--run.name", run, "--topology.address", "auto"]
@@ -62,18 +63,18 @@ class Cluster:
                         return process.here
         return None
 
-    def kill_node(self, index: int) -> str:
-        """End all of Ray on a machine at once; it is started again after a while."""
-        machine = self._machines[index]
-        kill_ray(machine)
-        return machine.name
+    def kill_node(self, index: int) -> bool:
+        """End all of Ray on a machine at once; it is started again after a while. Whether it was there."""
+        there = self._runs_ray(self._machines[index])
+        kill_ray(self._machines[index])
+        return there
 
-    def cut(self, index: int, seconds: float) -> str:
-        """Pull a machine's cable out for so many seconds."""
-        machine = self._machines[index]
-        with unplugged(machine):
+    def cut(self, index: int, seconds: float) -> bool:
+        """Pull a machine's cable out for so many seconds; whether Ray was there."""
+        there = self._runs_ray(self._machines[index])
+        with unplugged(self._machines[index]):
             time.sleep(seconds)
-        return machine.name
+        return there
 
     def left(self) -> tuple[list[str], list[str]]:
         """Processes and files in shared memory of the run, on any of the machines; waits a while for both to go."""
@@ -98,7 +99,7 @@ class Cluster:
         """Start Ray again where it was killed, or where it left because others took it for dead."""
         while not self._ended.wait(2.0):
             for machine in self._machines:
-                if not matching(machine, "raylet/raylet ") and not self._ended.wait(DOWN):
+                if not self._runs_ray(machine) and not self._ended.wait(DOWN):
                     self._start_ray(machine)
 
     def _start_ray(self, machine: Machine) -> None:
@@ -106,7 +107,14 @@ class Cluster:
         place = f"--head --port {PORT} --include-dashboard false" if first else f"--address {head.address}:{PORT}"
         start = f"ray start {place} --node-ip-address {machine.address} --num-cpus {1 if first else 3}"
         stop = "~/contrail-env/bin/ray stop --force > /dev/null 2>&1"  # what the dead one left
-        machine.attempt(f"cd {HOUSE}; {stop}; {SETTINGS} ~/contrail-env/bin/{start}", seconds=300)
+        try:
+            machine.run(f"cd {HOUSE}; {stop}; {SETTINGS} ~/contrail-env/bin/{start}", seconds=300)
+        except AssertionError as error:  # the keeper tries again
+            say(f"{machine.name}: {error}")
+
+    @staticmethod
+    def _runs_ray(machine: Machine) -> bool:
+        return bool(matching(machine, "raylet/raylet "))
 
 
 @contextmanager

@@ -44,19 +44,22 @@ def soaked(summary: Mapping[str, Any], found: Sequence[Finding]) -> str:
     """The soak's report."""
     happened = Counter(fault["kind"] for fault in summary["faults"])
     still, goes_on = summary["stood_still"], summary["goes_on"]
-    rows = [
-        f"| {title} | {happened[kind] or ''} | {_spread(still.get(kind))} | {_spread(goes_on.get(kind))} |"
-        for kind, title in TITLES.items()
-    ]
+    rows = [f"| {title} | {happened[kind] or ''} | {_spread(still.get(kind))} |" for kind, title in TITLES.items()]
+    own = [f"| {kind} | {values['count']} | {_spread(values)} |" for kind, values in goes_on.items()]
     head = [
         f"{summary['learner_steps']:,} learner steps, {summary['env_steps']:,} env steps, "
         f"{summary['seconds'] / 60:.1f} minutes, {len(summary['faults'])} faults; an ordinary learner step takes "
         f"{summary['ordinary_step_seconds']:.2f} s.",
         "",
-        "| fault | times | training stood still, median and worst | the run's own lines, median and worst |",
-        "|---|--:|--:|--:|",
+        "| fault | times | training stood still, median and worst |",
+        "|---|--:|--:|",
     ]
-    return "\n".join([*head, *rows, "", checked(found), ""])
+    table = [
+        "| what died, of whichever fault | times | to the next learner step, median and worst |",
+        "|---|--:|--:|",
+        *own,
+    ]
+    return "\n".join([*head, *rows, "", *table, "", checked(found), ""])
 
 
 def compared(evidence: Evidence, other: Evidence, lives: Sequence[Life], found: Sequence[Finding]) -> dict[str, Any]:

@@ -97,12 +97,12 @@ class Besieged(Protocol):
 class OverMachines(Besieged, Protocol):
     """One that is over several machines."""
 
-    def kill_node(self, index: int) -> str:
-        """End all of Ray on a machine; its name."""
+    def kill_node(self, index: int) -> bool:
+        """End all of Ray on a machine; whether it was there."""
         ...
 
-    def cut(self, index: int, seconds: float) -> str:
-        """Cut a machine off for so long; its name."""
+    def cut(self, index: int, seconds: float) -> bool:
+        """Cut a machine off for so long; whether Ray was there."""
         ...
 
 
@@ -169,11 +169,8 @@ def _done(command: Besieged, fault: Fault, trap: Path) -> list[float]:
         return _hit(command, fault)
     assert isinstance(command, OverMachines)
     began, index = time.time(), int(fault.names[0])
-    if fault.kind == "node":
-        command.kill_node(index)
-    else:
-        command.cut(index, fault.seconds)
-    return [began, time.time()]
+    there = command.kill_node(index) if fault.kind == "node" else command.cut(index, fault.seconds)
+    return [began, time.time()] if there else []
 
 
 def _steps(run: Path) -> int:
@@ -212,7 +209,7 @@ def _hit(command: Besieged, fault: Fault) -> list[float]:
             return []
         pid = command.pid(name)
         if pid is None or not tell(pid, signal.SIGSTOP if fault.kind == "hang" else signal.SIGKILL):
-            return times
+            return []
         times.append(time.time())
         if fault.kind == "hang":
             time.sleep(fault.seconds)

@@ -89,8 +89,9 @@ def soak_machines(
             left = nothing(*command.left())
         finally:
             command.end()
-            shutil.copytree(command.run, run)
-            shutil.copy(command.run.parents[1] / f"{run.name}.log", f"{run}.log")
+            shutil.copy(command.log, f"{run}.log")
+            if command.run.is_dir():
+                shutil.copytree(command.run, run, symlinks=True)  # live segments are gone with their machine
     return looked_at(Evidence(run, code), done, left, faults=faults)
 
 
