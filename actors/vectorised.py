@@ -1,6 +1,7 @@
 """Vector environments as actors see them: the same whatever their autoreset mode, failing by name."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,8 +131,10 @@ class Environments:
 
     def take_up(self, state: tuple[Any, ...]) -> None:
         """Goes on from a state of the same environments; those that were there are closed."""
-        self._vector_env.close()
+        former = self._vector_env
         self._vector_env, self._ended, self._steps, self._last, self.info = state
+        with suppress(Exception):  # they were never reset, without which some cannot be closed
+            former.close()
 
     def close(self) -> None:
         """Closes the environments."""

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,9 @@ class ActorProcess:
         """One block."""
         self.start()
         assert self._actor is not None
-        self._report = self._actor.collect()
-        return self._report
+        report = self._actor.collect()
+        self._report = replace(report, snapshot=None)  # which the driver keeps
+        return report
 
     def close(self) -> None:
         """Close the environments and the writer."""

@@ -37,11 +37,20 @@ class Snapshots:
         if (actor, block) in self._used:
             return None
         self._used.add((actor, block))
+        # Of blocks that were reported, but never reached the shard.
+        self._kept = {key: snapshot for key, snapshot in self._kept.items() if key[0] != actor or key[1] <= block}
         return self._kept.get((actor, block))
 
     def forget(self, before: int) -> None:
-        """Nobody goes back to before a block any more."""
-        self._kept = {key: snapshot for key, snapshot in self._kept.items() if key[1] >= before}
+        """Nobody goes back to before a block any more, but for actors that have not come so far."""
+        newest: dict[int, int] = {}
+        for actor, block in self._kept:
+            newest[actor] = max(block, newest.get(actor, 0))
+        self._kept = {
+            (actor, block): snapshot
+            for (actor, block), snapshot in self._kept.items()
+            if block >= min(before, newest[actor])
+        }
 
     def spoil(self, actor: int) -> None:
         """An actor's environment raised: from the same state it would do so again."""

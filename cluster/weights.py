@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from contextlib import suppress
 from typing import Any
 
 import ray
@@ -33,12 +32,12 @@ def fetch(reference: Any, *, seconds: float, otherwise: str, of: Any = None) -> 
     while True:
         left = deadline - time.monotonic()
         try:
-            return ray.get(reference, timeout=max(0, min(KNOCK, left)))
+            # What is only on its way must not be asked for anew: Ray would begin with it again.
+            return ray.get(reference, timeout=max(0, left if of is None else min(KNOCK, left)))
         except ray.exceptions.GetTimeoutError as error:
-            if left <= KNOCK:
+            if of is None or left <= KNOCK:
                 raise TimeoutError(f"waited {seconds:.0f} s, {otherwise}") from error
-        if of is not None:
-            of.pid.remote()
+        of.pid.remote()
 
 
 class Stopped(RuntimeError):
@@ -82,14 +81,24 @@ class ChannelServer:
         self._life, self._version, self._weights = life, version, None
         self._published = self._given = published
         await self._tell()
-        (found,) = published
-        with suppress(ray.exceptions.ObjectLostError):  # the learner died at once: those after it publish anew
-            weights = await found if isinstance(found, ray.ObjectRef) else found
-            if self._published is published:
-                self._weights = weights
-                await self._tell()
+        weights = await self._found(published)
+        if weights is not None and self._published is published:
+            self._weights = weights
+            await self._tell()
         async with self._changed:
             await self._changed.wait_for(lambda: self._stopped or self._published is not published)
+
+    async def _found(self, published: list[Any]) -> Weights | None:
+        """The weights themselves; None where the learner died at once: those after it publish anew."""
+        (found,) = published
+        while self._published is published:
+            try:
+                return await found if isinstance(found, ray.ObjectRef) else found
+            except ray.exceptions.OwnerDiedError:
+                break
+            except ray.exceptions.ObjectLostError:  # its machine cannot be reached just now
+                await asyncio.sleep(1)
+        return None
 
     async def read(self, have: int, at_least: int, lost: bool = False) -> tuple[int, list[Any]] | None:
         """The newest version with its weights, or a reference to them, in a list; None if that is what the reader has.

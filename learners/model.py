@@ -275,6 +275,7 @@ class Model(nn.Module):
     def load_acting_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take over what `acting_weights` gave."""
         own = self.state_dict()
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # some cannot be written to; we only read
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # we only read
             for name, array in weights.items():
                 own[name].copy_(torch.from_numpy(array))

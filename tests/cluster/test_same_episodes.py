@@ -117,3 +117,20 @@ def test_an_actor_s_place_is_taken_with_one_snapshot_once() -> None:
     snapshots.spoil(0)
     snapshots.forget(8)
     assert snapshots.at(7) == {} and snapshots.at(8) == {1: b"c"}
+
+
+def test_the_newest_snapshot_of_an_actor_stays_where_learners_are_ahead_of_it() -> None:
+    snapshots = Snapshots({}, 0, print)
+    for block in (0, 1):
+        snapshots.add(0, Report("actor-0", block, 0, 0, [], {}, b"%d" % block))
+    snapshots.forget(50)
+    assert snapshots.heirs(0, 2) == b"1" and snapshots.at(1) == {}
+
+
+def test_a_block_that_never_reached_the_shard_leaves_no_snapshot() -> None:
+    """The heir begins before it; who takes the heir's place must not go on after it."""
+    snapshots = Snapshots({}, 0, print)
+    for block in (0, 1):
+        snapshots.add(0, Report("actor-0", block, 0, 0, [], {}, b"%d" % block))
+    assert snapshots.heirs(0, 1) == b"0"
+    assert snapshots.heirs(0, 2) is None

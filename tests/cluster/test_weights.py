@@ -45,6 +45,32 @@ def test_readers_have_a_reference_before_the_channel_has_the_weights(futures: No
     asyncio.run(told())
 
 
+def test_weights_whose_machine_cannot_be_reached_for_a_moment_are_asked_for_again(
+    futures: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Far(asyncio.Future[Weights]):
+        """Comes at the second time of asking."""
+
+        asked = 0
+
+        def __await__(self) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                raise ray.exceptions.ObjectFetchTimedOutError("00", None, "")
+            return super().__await__()
+
+    async def told() -> None:
+        channel, reference = ChannelServer(), Far()
+        reference.set_result(weights_of(1))
+        publishing = asyncio.ensure_future(channel.publish(3, [reference]))
+        version, (found,) = await asyncio.wait_for(channel.read(-1, 3, lost=True), 10) or (0, [()])
+        assert version == 3 and found[0] == "put" and reference.asked == 2
+        await channel.stop()
+        await publishing
+
+    asyncio.run(told())
+
+
 def test_who_lost_weights_that_never_reached_the_channel_waits_for_the_next_learners(futures: None) -> None:
     async def told() -> None:
         channel, reference = ChannelServer(), asyncio.get_running_loop().create_future()
