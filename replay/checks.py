@@ -36,12 +36,22 @@ def check_watched(tables: Mapping[str, Table], commit: Commit) -> None:
         raise TableError(f"{text}: make the writer with watch=watched(tables)")
 
 
-def check_continues(ledger: Ledger, commit: Commit) -> None:
+def check_continues(ledger: Ledger | None, commit: Commit, *, all_known: bool) -> None:
     """Refuse a commit after one that never came.
 
+    Args:
+        ledger: of its writer; None: it is the first that comes of it.
+        commit: the commit.
+        all_known: what any writer ever committed, by a journal. Without one a shard takes up writers under way.
+
     Raises:
-        CommitLost: rows between the writer's previous commit and this one are unknown.
+        CommitLost: rows before this one's are unknown.
     """
+    if ledger is None:
+        if all_known and any(commit.begins):
+            begins = f"commit {commit.sequence}, the first that came, begins at row {max(commit.begins)}"
+            raise CommitLost(f"{commit.writer}: {begins}, wanted 0: a commit was lost; restart this writer")
+        return
     gaps = np.flatnonzero((np.array(commit.begins) >= ledger.end) & ledger.owns)
     if len(gaps):
         slot = int(gaps[0])

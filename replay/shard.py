@@ -102,8 +102,7 @@ class Shard:
         ledger = self.segments.ledgers.get(commit.writer)
         if ledger is None:
             check_watched(self.tables, commit)
-        else:
-            check_continues(ledger, commit)
+        check_continues(ledger, commit, all_known=self.record is not _nobody)
         self.segments.collect()
         self.record(("commit", commit))
         if ledger is None:
