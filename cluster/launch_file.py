@@ -22,13 +22,16 @@ OLD_KEYS = {
 }
 """Top-level keys that had their day."""
 
+HEAD, WORKERS = "head_start_ray_commands", "worker_start_ray_commands"
+"""Where the shell commands are that start Ray."""
+
 COMMANDS = (
     "initialization_commands",
     "setup_commands",
     "head_setup_commands",
     "worker_setup_commands",
-    "head_start_ray_commands",
-    "worker_start_ray_commands",
+    HEAD,
+    WORKERS,
 )
 
 EXAMPLES = [ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
@@ -145,12 +148,18 @@ def _check_mounts(mounts: Mapping[str, str]) -> Iterator[Finding]:
         yield from check_token_file(Path(local).expanduser())
 
 
+def _text(values: Mapping[str, Any], name: str) -> str:
+    """All shell commands of one place."""
+    return "\n".join(map(str, values.get(name) or []))
+
+
 def _check_starts(values: Mapping[str, Any]) -> Iterator[Finding]:
     """The `ray start` of the head and of the others."""
     known = ray_commands.known_flags()
+    kept = head_state.is_kept(_text(values, HEAD))
     for name, wanted in (
-        ("head_start_ray_commands", "--autoscaling-config"),
-        ("worker_start_ray_commands", "--address"),
+        (HEAD, "--autoscaling-config"),
+        (WORKERS, "--address"),
     ):
         starts = [flags for text in values.get(name) or [] if (flags := start_flags(str(text))) is not None]
         if not starts:
@@ -162,20 +171,25 @@ def _check_starts(values: Mapping[str, Any]) -> Iterator[Finding]:
                 todo = "write it: without it the machines do not come together"
                 yield error("ray start", f"{name} has no {wanted}", todo)
             if values["provider"]["type"] == "local":
-                yield from ray_commands.check_labels(name, ray_commands.label_flag(flags))
+                labels = ray_commands.label_flag(flags)
+                yield from ray_commands.check_labels(name, labels, spared=kept and name == HEAD)
 
 
 def _check_head_state(values: Mapping[str, Any]) -> Iterator[Finding]:
-    where = "head_start_ray_commands"
-    command = "\n".join(map(str, values.get(where) or []))
+    head = _text(values, HEAD)
     # What a cloud sells listens in the cloud's network only.
-    yield from head_state.check_commands(where, command, reach=values["provider"]["type"] == "local")
+    yield from head_state.check_commands(head, _text(values, WORKERS), reach=values["provider"]["type"] == "local")
+    if head_state.is_kept(head):
+        node = values.get("available_node_types", {}).get(values.get("head_node_type")) or {}
+        # Ray takes those of a node type instead of the flag.
+        cpus = (start_flags(head) or {}).get("--num-cpus")
+        yield from head_state.check_spared(HEAD, (node.get("resources") or {}).get("CPU", cpus))
 
 
 def _check_provider(values: Mapping[str, Any]) -> Iterator[Finding]:
     provider = values["provider"]
     if provider["type"] == "local":
-        yield from _check_own_machines(provider, " ".join(map(str, values.get("head_start_ray_commands") or [])))
+        yield from _check_own_machines(provider, _text(values, HEAD))
     for rule in (provider.get("security_group") or {}).get("IpPermissions") or []:
         ranges = [net.get("CidrIp") for net in rule.get("IpRanges", [])]
         ranges += [net.get("CidrIpv6") for net in rule.get("Ipv6Ranges", [])]
@@ -200,9 +214,11 @@ def _check_own_machines(provider: Mapping[str, Any], head_start: str) -> Iterato
 
 
 def _check_node_types(values: Mapping[str, Any]) -> Iterator[Finding]:
+    kept = head_state.is_kept(_text(values, HEAD))
     for name, node in values.get("available_node_types", {}).items():
         labels = node.get("labels") or {}
-        yield from ray_commands.check_labels(name, labels)
+        spared = kept and name == values.get("head_node_type")
+        yield from ray_commands.check_labels(name, labels, spared=spared)
         yield from ray_commands.check_resources(name, node.get("resources") or {})
         if labels.get(ray_commands.ROLE) == "learners" and _is_spot(node.get("node_config") or {}):
             todo = "take a stable one: a run ends with its learners"

@@ -93,7 +93,8 @@ def _check_cluster(cluster: Mapping[str, Any], here: Versions) -> Iterator[Findi
     images: dict[str, Image] = {}
     for name, group in groups.items():
         yield from _check_fields(name, group, HEAD if group is head else GROUP)
-        yield from _check_group(name, group)
+        spared = group is head and cluster.get("gcsFaultToleranceOptions") is not None
+        yield from _check_group(name, group, spared=spared)
         images |= {f"{name}'s image": Image.of(image) for image in _images(group)}
     yield from ray_commands.check_images(images, here)
     for image in images.values():
@@ -104,6 +105,7 @@ def _check_cluster(cluster: Mapping[str, Any], here: Versions) -> Iterator[Findi
     yield from _check_token(cluster, groups)
     if (options := cluster.get("gcsFaultToleranceOptions")) is not None:
         yield from head_state.check_options(options)
+        yield from head_state.check_spared("headGroupSpec", (head.get("rayStartParams") or {}).get("num-cpus"))
     if head.get("serviceType") in ("LoadBalancer", "NodePort") or head.get("enableIngress"):
         todo = "write serviceType: ClusterIP, and reach it with kubectl port-forward"
         yield error("dashboard", "Ray's ports are opened to the world outside the cluster", todo)
@@ -127,14 +129,15 @@ def _images(group: Mapping[str, Any]) -> list[str]:
     return [str(container["image"]) for container in _containers(group)[:1] if container.get("image")]
 
 
-def _check_group(name: str, group: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_group(name: str, group: Mapping[str, Any], *, spared: bool) -> Iterator[Finding]:
     parameters = group.get("rayStartParams") or {}
     for key, value in parameters.items():
         if not isinstance(value, str):
             yield error("schema", f"{name}.rayStartParams.{key} is {value!r}, wanted a string", f'write "{value}"')
     flags = {f"--{key}": str(value) for key, value in parameters.items()}
     yield from ray_commands.check_flags(f"{name}.rayStartParams", flags, ray_commands.known_flags())
-    yield from ray_commands.check_labels(name, group.get("labels") or ray_commands.label_flag(flags))
+    labels = group.get("labels") or ray_commands.label_flag(flags)
+    yield from ray_commands.check_labels(name, labels, spared=spared)
     yield from ray_commands.check_resources(name, group.get("resources") or {})
     containers = _containers(group)
     if not containers:

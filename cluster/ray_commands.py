@@ -166,15 +166,18 @@ def label_flag(flags: Mapping[str, str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def check_labels(where: str, labels: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether a node's labels are those that Contrail knows."""
+def check_labels(where: str, labels: Mapping[str, str], *, spared: bool = False) -> Iterator[Finding]:
+    """Whether a node's labels are those that Contrail knows; it has no role where runs are to spare it."""
     for key, value in labels.items():
         if key == ROLE:
             if value not in ROLES:
                 yield error("labels", f"{where} has {ROLE}={value}", f"the roles are {', '.join(ROLES)}")
         elif "contrail" in key or get_close_matches(key, [ROLE]):
             yield error("labels", f"{where} has the label {key}, which nothing reads", f"did you mean {ROLE}?")
-    if ROLE not in labels:
+    if spared and ROLE in labels:
+        todo = "give it to others: what of a run is on a head that may restart, the driver for one, dies with it"
+        yield warning("labels", f"{where} has a {ROLE}", todo)
+    if not spared and ROLE not in labels:
         yield warning("labels", f"{where} has no {ROLE}", f"write one: {' or '.join(ROLES)}")
 
 

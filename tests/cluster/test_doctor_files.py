@@ -2,11 +2,15 @@
 
 import io
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from cluster.cli import run
@@ -190,8 +194,40 @@ def test_redis_is_asked_whether_it_is_one_and_guarded(says: bytes, begins: str, 
     assert words in finding.what and address in finding.what
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl, which makes a certificate")
+def test_redis_is_asked_through_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=redis -days 1"
+    named = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run([*make.split(), *named], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as server:
+        asking = threading.Thread(target=answer, args=(server, b"-NOAUTH Authentication required.\r\n"))
+        asking.start()
+        (finding,) = check_answer(f"rediss://127.0.0.1:{server.getsockname()[1]}")
+        asking.join()
+    assert (finding.level, "asks for a password" in finding.what) == ("ok", True), finding
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_redis_has_an_address_with_brackets() -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no ::1")
+    with server:
+        asking = threading.Thread(target=answer, args=(server, b"+PONG\r\n"))
+        asking.start()
+        (finding,) = check_answer(f"[::1]:{server.getsockname()[1]}")
+        asking.join()
+    assert "asks for no password" in finding.what
+
+
 def answer(server: socket.socket, says: bytes) -> None:
     """Say something to the first who asks."""
+    server.settimeout(20)
     talk, _ = server.accept()
     with talk:
         assert talk.recv(100) == b"PING\r\n"
@@ -201,6 +237,64 @@ def answer(server: socket.socket, says: bytes) -> None:
 def test_address_that_is_none_is_a_finding() -> None:
     (finding,) = check_answer("redis")
     assert finding.level == "error" and "none can be reached at redis" in finding.what
+
+
+ONPREM = HOUSE / "ray_configs/onprem.yaml"
+WAITING = "RAY_gcs_rpc_server_reconnect_timeout_s=600"
+RESTARTING = [
+    # what its comment tells one to write, so that the head may restart: what is there, and instead
+    ("export RAY_AUTH_MODE", f"export {WAITING} RAY_AUTH_MODE"),
+    ("RAY_enable_auto", "RAY_REDIS_ADDRESS=$REDIS:6379 RAY_external_storage_namespace=contrail RAY_enable_auto"),
+    ("start --head", 'start --head --num-cpus=0 --redis-password="$(cat ~/.redis-password)"'),
+    ("\n    --labels=contrail-role=learners", ""),
+    ("contrail-role=actors", "contrail-role=learners"),
+]
+
+
+def restarting() -> str:
+    """The shipped file for a head that may restart, without its comments."""
+    text = "\n".join(line for line in ONPREM.read_text().splitlines() if not line.startswith("#"))
+    for written, instead in RESTARTING:
+        assert written in text
+        text = text.replace(written, instead)
+    return text
+
+
+def test_head_that_may_restart_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "onprem.yaml").write_text(restarting())
+    assert found(tmp_path / "onprem.yaml") == found(ONPREM)
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "words"),
+    [
+        (f"export {WAITING} RAY_AUTH_MODE=token RAY_USAGE", "export RAY_AUTH_MODE=token RAY_USAGE", "worker_start"),
+        (f"export {WAITING} RAY_AUTH_MODE=token RAY_REDIS", "export RAY_AUTH_MODE=token RAY_REDIS", "head_start"),
+        ("--num-cpus=0", "--num-cpus=8", "lets the head have CPUs"),
+        (" --num-cpus=0", "", "lets the head have CPUs"),
+        ("start --head", "start --head --labels=contrail-role=learners", "dies with it"),
+    ],
+)
+def test_head_that_restarts_without_its_runs_is_found(written: str, instead: str, words: str, tmp_path: Path) -> None:
+    text = restarting()
+    assert written in text
+    (tmp_path / "onprem.yaml").write_text(text.replace(written, instead))
+    (new,) = set(found(tmp_path / "onprem.yaml")) - set(found(ONPREM))
+    assert words in new and new.startswith("warning")
+
+
+def test_pod_of_a_head_that_may_restart_is_no_mistake(tmp_path: Path) -> None:
+    shipped = HOUSE / "ray_configs/kuberay/cluster.yaml"
+    values = yaml.safe_load(shipped.read_text())
+    cluster = values["spec"]
+    password = {"valueFrom": {"secretKeyRef": {"name": "redis", "key": "password"}}}
+    cluster["gcsFaultToleranceOptions"] = {"redisAddress": "redis:6379", "redisPassword": password}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(values))
+    labels, cpus = [line for line in found(tmp_path / "cluster.yaml") if line not in found(shipped)]
+    assert "headGroupSpec has a contrail-role" in labels and "headGroupSpec lets the head have CPUs" in cpus
+    cluster["headGroupSpec"] |= {"labels": {}, "rayStartParams": {"num-cpus": "0"}}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(values))
+    assert found(tmp_path / "cluster.yaml") == found(shipped)
 
 
 def test_open_ports_are_found(tmp_path: Path) -> None:
