@@ -38,6 +38,11 @@ def streams_of(experiment: Experiment, index: int) -> range:
     return range(index * count, (index + 1) * count)
 
 
+def shard_of(experiment: Experiment, index: int) -> int:
+    """The shard that an actor writes to; it follows from the streams, which stay there whoever writes them."""
+    return streams_of(experiment, index)[0] * experiment.topology.shards // experiment.envs
+
+
 def writer_name(index: int, places: Places, life: int) -> str:
     """Under which an actor writes: no two processes ever share one."""
     return f"actor-{index}.{places.start}" + (f"-{life}" if life else "")
@@ -55,6 +60,7 @@ def make_actor(
     start_block: int = 0,
     life: int = 0,
     snapshot: bytes | None = None,
+    segment_rows: int | None = None,
 ) -> Actor:
     """One actor with its environments, policy and writer.
 
@@ -69,6 +75,7 @@ def make_actor(
         start_block: its first one: the version at which a resumed run continues, or where the actor before it died.
         life: counts the actors before it in this place.
         snapshot: of an actor in this place before the block, to go on from; None: begin new episodes.
+        segment_rows: of each stream in a segment; None: as many as suit the number of actors.
     """
     count = experiment.envs // experiment.topology.actors
     name = f"actor-{index}"
@@ -81,7 +88,7 @@ def make_actor(
         )
     same: dict[str, Any] = {
         "streams": streams_of(experiment, index),
-        "rows_per_segment": rows_per_segment(experiment, spaces),
+        "rows_per_segment": segment_rows or rows_per_segment(experiment, spaces),
     }
     schema, incarnation = spaces.schema(experiment), writer_name(index, places, life)
     writer = (

@@ -70,6 +70,7 @@ CHARTS = {
     "Health": (
         Chart("checks, 1 is a warning", "checks/.+"),
         Chart("processes that died", "health/deaths"),
+        Chart("actors", "health/actors"),
         Chart("rows dropped", "replay/(.+/)?rows_dropped"),
         Chart("segments waiting for the archive", "replay/segments_archiving"),
         Chart("live bytes", "replay/bytes"),

@@ -29,6 +29,7 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail query RUN SQL [flags]     ask a run's rows, episodes, draws and versions in SQL
   contrail inspect RUN               show what a run's store holds
   contrail limit RUN TABLE [flags]   change a table's limits while the run goes on
+  contrail scale-actors RUN N        more or fewer actors while the run goes on
   contrail replay RUN --step N       make a learner step again from its rows, and compare it bit for bit
   contrail import SOURCE STORE       make a store of rows from a .parquet or .jsonl file, or from Minari
   contrail export RUN [TARGET]       write a run's policy (safetensors, pt2, onnx) or its rows for others to use
@@ -48,6 +49,7 @@ COMMANDS = {
     "query": "cluster.query:command_query",
     "inspect": "cluster.store_commands:command_inspect",
     "limit": "cluster.store_commands:command_limit",
+    "scale-actors": "cluster.scaling_command:command_scale_actors",
     "replay": "cluster.store_commands:command_replay",
     "import": "cluster.exchange_commands:command_import",
     "export": "cluster.exchange_commands:command_export",

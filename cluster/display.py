@@ -24,6 +24,7 @@ ROWS = (
     ("contrastive loss", "contrast loss", "contrast/loss", ".3f"),
     ("contrastive accuracy", "accuracy", "contrast/accuracy", ".1%"),
     ("policy lag, versions", "lag", "staleness/mean", ".2f"),
+    ("actors", "", "health/actors", ",.0f"),
 )
 
 

@@ -52,11 +52,15 @@ class Evaluator:
             self._bury(error)
             return None
         self._faults.finished(EVALUATOR)
+        self._checkpoint = None
         return played
 
     def make_room(self) -> None:
-        """Give up the process where others lack the room that it has, or waits for; another begins later."""
-        if self._process is not None and self._roster.lacks_room():
+        """Give up the process where others lack the room that it has, or waits for; another begins later.
+
+        An evaluation that is under way is only given up for those without whom the run stands still.
+        """
+        if self._process is not None and self._roster.lacks_room(added=self._checkpoint is None):
             self._dismiss()
 
     def _ask(self) -> None:

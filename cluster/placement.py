@@ -111,11 +111,16 @@ class Placement:
         now = time.monotonic()
         if seconds > SAY_AFTER and now - self._said > SAY_EVERY:
             self._said = now
-            nodes = sum(node["Alive"] for node in ray.nodes())
-            there, free = (resources(found) for found in (ray.cluster_resources(), ray.available_resources()))
-            has = f"the cluster has {nodes} nodes with {there}, of which {free} are free"
-            self._say(f"waiting for room for {what}: {has}")
+            self._say(self.lacking(what))
         self._say("")
+
+    def lacking(self, what: str) -> str:
+        """That processes wait for room, and how much there is; "" in a Ray of the run's own."""
+        if self._alone:
+            return ""
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        there, free = (resources(found) for found in (ray.cluster_resources(), ray.available_resources()))
+        return f"waiting for room for {what}: the cluster has {nodes} nodes with {there}, of which {free} are free"
 
     def release(self) -> None:
         """Give the places back."""

@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -41,7 +42,10 @@ State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 
 
 class ActorProcess:
-    """An actor in a process of its own, with one thread."""
+    """An actor in a process of its own, with one thread.
+
+    Where the number of actors changes, the process stays: it lays its streams down and takes up others.
+    """
 
     def __init__(
         self,
@@ -57,24 +61,34 @@ class ActorProcess:
         start_block: int,
         life: int,
         snapshot: bytes | None,
+        segment_rows: int,
     ) -> None:
         self._log = log_here(log, home)
         torch.set_num_threads(1)
-        self._shard = shard
         self._actor: Actor | None = None
         self._report: Report | None = None
-        self._make = partial(
-            make_actor,
-            experiment,
-            spaces,
-            index,
-            weights=weights,
-            places=places,
-            commit=shard.commit,
-            start_block=start_block,
-            life=life,
-            snapshot=snapshot,
+        self._make: Callable[..., Actor] = partial(
+            make_actor, spaces=spaces, index=index, weights=weights, places=places, segment_rows=segment_rows
         )
+        self.take_up(experiment, shard=shard, start_block=start_block, life=life, snapshot=snapshot)
+
+    def take_up(
+        self, experiment: Experiment, *, shard: RayShard, start_block: int, life: int, snapshot: bytes | None
+    ) -> None:
+        """Be an actor of an experiment from a block on; see `make_actor`."""
+        self._experiment, self._shard = experiment, shard
+        same: dict[str, Any] = {"start_block": start_block, "life": life, "snapshot": snapshot}
+        self._make = partial(self._make, experiment=experiment, commit=shard.commit, **same)
+
+    def lay_down(self) -> None:
+        """Play no more, once all that was committed has arrived."""
+        self._shard.settle()
+        self.close()
+        self._actor = None
+
+    def warm(self) -> None:
+        """Import what the environments need, and see that one can be made here."""
+        self._experiment.environment.make(1).close()
 
     def start(self) -> None:
         """Make the environments, if they are not there yet: not above, since Ray hides an error made there."""

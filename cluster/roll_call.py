@@ -59,6 +59,13 @@ class RollCall:
             self._known[name] = replace(known, state="starts", restarts=known.restarts + 1, pid=0)
         self.first = "" if self.first == name else self.first
 
+    def left(self, process: Any, name: str) -> None:
+        """A process is not wanted any more."""
+        with self._lock:
+            self._asked.pop(process, None)
+            self._known.pop(name, None)
+        self.first = "" if self.first == name else self.first
+
     def end(self) -> None:
         """Ask nobody any more: what is known stays."""
         with self._lock:

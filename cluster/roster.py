@@ -47,7 +47,7 @@ class Roster:
 
     Attributes:
         names: of the living, by handle.
-        lives: how many of a name were started.
+        lives: how many of a name there were: a process that takes up other streams begins another life.
         roll: how they are.
     """
 
@@ -60,6 +60,7 @@ class Roster:
         self.lives: Counter[str] = Counter()
         self.roll = RollCall(self.names, logs)
         self._starting: dict[Any, float] = {}  # since when, by handle, till they answer for the first time
+        self._added: dict[Any, float] = {}  # the same of those for whom nobody stands still
 
     def channel(self) -> Any:
         """Start the weight channel."""
@@ -91,17 +92,18 @@ class Roster:
     def actor(
         self,
         index: int,
+        experiment: Experiment,
         *,
         weights: RayWeights,
         shard: RayShard,
         start_block: int,
-        life: int,
         snapshot: bytes | None,
+        segment_rows: int,
     ) -> Any:
         """Start the process of an actor; it makes its environments with its first block."""
         process, name = remote(**self.placement.actor())(ActorProcess), f"actor-{index}"
         made = process.remote(
-            self.experiment,
+            experiment,
             self.spaces,
             index,
             weights=weights,
@@ -110,8 +112,9 @@ class Roster:
             log=self.logs / f"{name}.log",
             home=self.placement.home(),
             start_block=start_block,
-            life=life,
+            life=self.lives[name],
             snapshot=snapshot,
+            segment_rows=segment_rows,
         )
         return self._named(name, made)
 
@@ -120,15 +123,36 @@ class Roster:
         process, log = remote(**self.placement.evaluator())(EvaluatorProcess), self.logs / f"{EVALUATOR}.log"
         return self._named(EVALUATOR, process.remote(self.experiment, log=log, home=self.placement.home()))
 
-    def lacks_room(self) -> bool:
-        """Whether actors or learners have been waiting for a place in a cluster for a while."""
-        since = min(self._starting.values(), default=time.monotonic())
+    def lacks_room(self, *, added: bool) -> bool:
+        """Whether actors or learners have been waiting for a place in a cluster for a while.
+
+        Args:
+            added: also actors without whom the run goes on.
+        """
+        waiting = [*self._starting.values(), *(self._added.values() if added else ())]
+        since = min(waiting, default=time.monotonic())
         return self.placement.joined and time.monotonic() - since > SAY_AFTER
+
+    def next_life(self, name: str) -> int:
+        """The number of another life of a process that goes on."""
+        self.lives[name] += 1
+        return self.lives[name] - 1
+
+    def release(self, process: Any) -> None:
+        """End a process that is not wanted any more; none takes its place."""
+        name = self.names.pop(process)
+        self._has_place(process)
+        self.roll.left(process, name)
+        ray.kill(process)
+
+    def not_awaited(self, process: Any) -> None:
+        """Nobody stands still until a process starts: nothing has to be said of it."""
+        self._added[process] = self._starting.pop(process)
 
     def dismiss(self, process: Any) -> None:
         """End a process for good, be it dead or only cut off."""
         name = self.names.pop(process)
-        self._starting.pop(process, None)
+        self._has_place(process)
         self.roll.replaced(process, name)
         ray.kill(process)
 
@@ -141,7 +165,7 @@ class Roster:
         """
         while not self.wait([reference]):
             pass
-        self._starting.pop(process, None)
+        self._has_place(process)
         try:
             return ray.get(reference)
         except ray.exceptions.RayError as error:
@@ -195,6 +219,11 @@ class Roster:
         """A class of processes that become the same again: calls under way are repeated."""
         same = {"max_restarts": RESTARTS, "max_task_retries": -1}
         return remote(**self.placement.here(), **same, **options)(process)
+
+    def _has_place(self, process: Any) -> None:
+        """It does not wait for one any more."""
+        self._starting.pop(process, None)
+        self._added.pop(process, None)
 
     def _named(self, name: str, process: Any) -> Any:
         self.names[process] = name

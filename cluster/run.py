@@ -21,6 +21,7 @@ from cluster.pages import session_end
 from cluster.pulse import Pulse
 from cluster.ray_gauges import RayGauges
 from cluster.run_folder import RunFolder, RunFolderError
+from cluster.scaling import Scaling, laid_out
 from cluster.segments_folder import bytes_wanted, segments_folder
 from cluster.statistics import Statistics
 from cluster.stop import StoppedWaiting, StopRequest, stop_requests
@@ -97,8 +98,8 @@ def train(
         The signal that stopped it; None: it came to its end, or to where it was to stop.
     """
     with stop_requests() as stop, _alone(folder), Pulse(folder.path, title=title, of=experiment.steps) as pulse:
-        run = _Run(experiment, spaces, folder, options, title, stop, pulse)
         while True:
+            run = _Run(laid_out(experiment, folder), spaces, folder, options, title, stop, pulse)
             before = folder.checkpoints()[-1:] if resume else []
             try:
                 run.start(resume=resume)
@@ -144,8 +145,9 @@ class _Run:
                 elsewhere.start(service, folder, resume=resume)
             if experiment.topology.address and not experiment.topology.local:
                 elsewhere.add("Ray's metrics", RayGauges(folder.path.name))
-            told = _Told(metrics, display, self.pulse, elsewhere, self.stop)
             every, say = options.evaluate_every, display.note
+            scaling = Scaling(folder, experiment.topology.actors, say)
+            told = _Told(metrics, display, self.pulse, elsewhere, self.stop, scaling)
             evaluations = Evaluations(experiment, folder, every, write=told.write, say=say, stop=self.stop)
             if steps < experiment.steps:
                 world = self._world(self._places(live, wanted), begin, told)
@@ -191,6 +193,7 @@ class _Run:
                 while steps < until and not self.stop.signal:
                     if changed := limits.changed():
                         world.limit(changed)
+                    told.scaling.look(world)
                     advance = world.advance()
                     steps = advance.steps
                     told.learner_step(steps, statistics.add(advance))
@@ -252,6 +255,7 @@ class _Told:
     pulse: Pulse
     elsewhere: Elsewhere
     stop: StopRequest
+    scaling: Scaling
 
     def write(self, steps: int, values: Mapping[str, float]) -> None:
         """Numbers at so many env steps, for all who keep them."""
@@ -263,12 +267,15 @@ class _Told:
 
         Raises:
             StoppedWaiting: somebody asked to stop.
+            ProcessDied: fewer actors will do.
         """
         if text:
             self.display.note(text)
             self.pulse.says(text)
         elif self.stop.signal:
             raise StoppedWaiting
+        elif self.scaling.fewer():
+            raise ProcessDied("processes find no room, and fewer actors are wanted", begin_again=True)
 
     def learner_step(self, steps: int, values: Mapping[str, float]) -> None:
         """Numbers of a learner step that has ended, at so many env steps."""

@@ -53,6 +53,11 @@ class RayShard:
         while len(self._committing) > self._ahead:
             self._wait_for_room(self._committing.popleft())
 
+    def settle(self) -> None:
+        """Wait until all commits that are under way have arrived, and there is room for more."""
+        while self._committing:
+            self._wait_for_room(self._committing.popleft())
+
     def receive(self, trajectory: Trajectory) -> None:
         """Hand over rows themselves, from another machine; returns when there is room for more."""
         self._wait_for_room(self._process.receive.remote(trajectory))

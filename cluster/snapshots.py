@@ -16,6 +16,7 @@ class Snapshots:
 
     def __init__(self, found: Mapping[int, bytes], version: int, say: Callable[[str], object]) -> None:
         self._kept = {(actor, version): snapshot for actor, snapshot in found.items()}
+        self._version = version
         self._used: set[tuple[int, int]] = set()
         self._said: set[str] = set()
         self._say = say
@@ -27,6 +28,14 @@ class Snapshots:
         if report.said and report.said not in self._said:
             self._said.add(report.said)
             self._say(f"{report.actor}: {report.said}")
+
+    def first(self, actors: int) -> list[bytes | None]:
+        """With what so many actors begin, by actor; says it where a checkpoint does not have all of them."""
+        kept = [self._kept.get((actor, self._version)) for actor in range(actors)]
+        if self._version and None in kept:
+            had = actors - kept.count(None)
+            self._say(f"the checkpoint has the state of {had} of {actors} actors: the others begin new episodes")
+        return kept
 
     def at(self, block: int) -> dict[int, bytes]:
         """Those from which actors begin a block, by actor."""
@@ -51,6 +60,11 @@ class Snapshots:
             for (actor, block), snapshot in self._kept.items()
             if block >= min(before, newest[actor])
         }
+
+    def clear(self) -> None:
+        """The streams are shared anew: what was kept is of actors that are no more."""
+        self._kept.clear()
+        self._used.clear()
 
     def spoil(self, actor: int) -> None:
         """An actor's environment raised: from the same state it would do so again."""

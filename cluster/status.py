@@ -14,6 +14,7 @@ from cluster.display import Display, clock, done
 from cluster.following import NewRows
 from cluster.logs import last_words
 from cluster.run_folder import RunFolder, RunFolderError
+from cluster.scaling import Wishes
 from cluster.standing import Standing
 from cluster.vitals import Vitals
 
@@ -110,6 +111,8 @@ def sentences(condition: Condition, folder: Path, *, alive: bool) -> list[str]:
     if standing.best:
         progress.append(f"best at {int(standing.best):,}, mean return {standing.mean_return:.5g}")
     lines = [_verdict(condition, folder, alive=alive), "; ".join(progress)]
+    if alive and (wished := Wishes(RunFolder(folder)).sentence()):
+        lines.append(wished)
     if newest and not alive and condition.phase != "finished":
         lines.append(f"continue with: contrail resume {folder}")
     return lines

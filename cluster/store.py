@@ -156,13 +156,14 @@ class ShardProcess:
         self._shard.limit(table, limits)
         await self._tell()
 
-    async def fence(self, streams: Sequence[int], writer: str, former: str) -> int:
-        """Give a dead actor's streams to another one's writer: see `Shard.fence`.
+    async def fence(self, streams: Sequence[int], writer: str, former: str | None) -> int:
+        """Give the streams of an actor that is dead or done to another one's writer: see `Shard.fence`.
 
-        What the former writer left that the shard has not heard of is removed.
+        What the former writer left that the shard has not heard of is removed; None: nobody died.
         """
         commits = self._shard.fence(streams, writer)
-        self._shard.segments.remove_unheard(former, self._live)
+        if former is not None:
+            self._shard.segments.remove_unheard(former, self._live)
         self._failure = None  # it may be of a commit that came after one that died with the actor
         await self._tell()
         return commits

@@ -11,7 +11,7 @@ from actors.actor import Actor, Report
 from actors.environments import EnvironmentFailed
 from actors.episodes import Episode
 from cluster import checkpoints
-from cluster.assembly import make_actor, make_learner
+from cluster.assembly import make_actor, make_learner, shard_of
 from cluster.evaluation import episodes_of, weights_of
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from cluster.histograms import Histograms, of_store
@@ -177,17 +177,17 @@ class Local:
             found = checkpoints.snapshots(self.resume)
         self.learner.announce()
         self.snapshots = Snapshots(found, self.learner.version, self.say)
-        for index in range(self.experiment.topology.actors):
+        for index, snapshot in enumerate(self.snapshots.first(self.experiment.topology.actors)):
             self.actors.append(
                 make_actor(
                     self.experiment,
                     self.spaces,
                     index,
                     weights=weights,
-                    commit=self.shards[index % len(self.shards)].commit,
+                    commit=self.shards[shard_of(self.experiment, index)].commit,
                     places=self.places,
                     start_block=self.learner.version,
-                    snapshot=found.get(index),
+                    snapshot=snapshot,
                 )
             )
 

@@ -170,7 +170,7 @@ class Processes(Roster):
     """A roster with nothing but an evaluator, which answers as it is told to."""
 
     def __init__(self, logs: Path) -> None:
-        self.logs, self.started, self.full = logs, 0, False
+        self.logs, self.started, self.full, self.grows = logs, 0, False, False
 
     def evaluator(self) -> Any:
         self.started += 1
@@ -179,8 +179,8 @@ class Processes(Roster):
     def dismiss(self, process: Any) -> None:
         pass
 
-    def lacks_room(self) -> bool:
-        return self.full
+    def lacks_room(self, *, added: bool) -> bool:
+        return self.full or (added and self.grows)
 
 
 @pytest.fixture
@@ -216,6 +216,13 @@ def test_an_evaluator_that_dies_is_replaced_till_it_died_too_often(answers: list
     one.make_room()
     one.make_room()
     assert one.ended() is None and processes.started == 3, "its place was given to an actor meanwhile"
+    processes.full, processes.grows = False, True
+    one.make_room()
+    answers[:] = [played(1.0)]
+    assert one.ended() == played(1.0) and processes.started == 3, "one that is only added waits until it is played"
+    one.make_room()
+    one.begin(tmp_path)
+    assert one.ended() is None and processes.started == 4
     for version in (100, 200):
         answers[:] = [died]
         faults.moved(version)

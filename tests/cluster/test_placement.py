@@ -70,9 +70,11 @@ def test_who_waits_long_for_room_in_a_cluster_lacks_it(tmp_path: Path) -> None:
         known = Roster(experiment, spaces, places=places, logs=tmp_path, placement=placed)
         known._named("evaluator", "nobody waits for this one")
         known._named("actor-0", "process")
-        assert not known.lacks_room()
+        assert not known.lacks_room(added=True)
         known._starting = {process: since - SAY_AFTER - 1 for process, since in known._starting.items()}
-        assert known.lacks_room() == lacking and len(known._starting) == 1
+        assert known.lacks_room(added=False) == lacking and len(known._starting) == 1
+        known.not_awaited("process")
+        assert known.lacks_room(added=True) == lacking and not known.lacks_room(added=False)
 
 
 def test_a_process_that_ray_ended_for_want_of_memory_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

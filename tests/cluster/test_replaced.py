@@ -47,8 +47,12 @@ def kill(world: Distributed, name: str) -> None:
 
 
 def pid_of(world: Distributed, name: str) -> int:
+    return ray.get(process_of(world, name).pid.remote())
+
+
+def process_of(world: Distributed, name: str) -> Any:
     (process,) = [process for process, known in world.names.items() if known == name]
-    return ray.get(process.pid.remote())
+    return process
 
 
 def faults_of(run: Path, event: str = "died") -> list[dict[str, Any]]:
@@ -162,7 +166,7 @@ def test_every_block_of_an_actor_that_is_killed_is_learned_from_once(lag: int, o
                 kill(world, "actor-0")  # it tells its id, and dies, after its block
             if step == 6:
                 world.save(tmp_path / "checkpoint")  # which waits for what actors tell
-                ray.kill(world.actors[0])  # at once
+                ray.kill(process_of(world, "actor-0"))  # at once
             advance = world.advance()
             assert advance.metrics["staleness/max"] <= lag
         assert advance.metrics["health/deaths"] == 2

@@ -117,6 +117,8 @@ def test_an_actor_s_place_is_taken_with_one_snapshot_once() -> None:
     snapshots.spoil(0)
     snapshots.forget(8)
     assert snapshots.at(7) == {} and snapshots.at(8) == {1: b"c"}
+    snapshots.clear()
+    assert snapshots.at(8) == {}
 
 
 def test_the_newest_snapshot_of_an_actor_stays_where_learners_are_ahead_of_it() -> None:
@@ -134,3 +136,11 @@ def test_a_block_that_never_reached_the_shard_leaves_no_snapshot() -> None:
         snapshots.add(0, Report("actor-0", block, 0, 0, [], {}, b"%d" % block))
     assert snapshots.heirs(0, 1) == b"0"
     assert snapshots.heirs(0, 2) is None
+
+
+def test_a_checkpoint_without_the_state_of_all_actors_is_told_of() -> None:
+    said: list[str] = []
+    assert Snapshots({}, 0, said.append).first(1) == [None] and not said, "a new run"
+    assert Snapshots({0: b"a", 1: b"b"}, 7, said.append).first(1) == [b"a"] and not said
+    assert Snapshots({1: b"b"}, 7, said.append).first(2) == [None, b"b"]
+    assert said == ["the checkpoint has the state of 1 of 2 actors: the others begin new episodes"]

@@ -1,0 +1,224 @@
+"""More or fewer actors while a run goes on: what somebody wishes, and what the run says to it, a file each.
+
+`contrail scale-actors` writes the wish, the run's loop looks at it between learner steps. Both files stay: a run that
+is resumed goes on with as many actors as it had, and with a wish that was still to come true.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar, runtime_checkable
+
+from cluster.experiment import Experiment, ExperimentError
+from cluster.run_folder import RunFolder, RunFolderError
+from cluster.whole_file import replace_text
+
+WISH, ANSWER = "scale.json", "scaled.json"
+EVERY = 2.0
+"""Seconds between two answers about a wish that takes its time."""
+LATE = 20.0
+"""Seconds that a wish for fewer actors waits for a learner step to end, while others wait for room."""
+
+Kind = TypeVar("Kind")
+
+
+class NotPossible(RuntimeError):
+    """New actors could not be started: the run stays as it is."""
+
+
+@runtime_checkable
+class Scalable(Protocol):
+    """A world whose actors can come and go."""
+
+    def scale(self, actors: int) -> int:
+        """How many actors there are; they are made so many as soon as that can be. Called between steps until then.
+
+        Raises:
+            NotPossible: new actors cannot be started; all stays as it is.
+        """
+        ...
+
+    def scaling(self) -> str:
+        """What it waits for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody wishes.
+
+    Attributes:
+        actors: how many.
+        asked: when, in seconds since 1970; tells it from other wishes.
+    """
+
+    actors: int
+    asked: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the run says.
+
+    Attributes:
+        actors: that it has.
+        asked: of the wish.
+        state: whether it came true.
+        why: what it waits for, or why it cannot be.
+    """
+
+    actors: int
+    asked: float
+    state: Literal["waits", "done", "refused"]
+    why: str = ""
+
+
+def with_actors(experiment: Experiment, actors: int) -> Experiment:
+    """The same experiment with another number of actors.
+
+    Raises:
+        ExperimentError: streams or shards do not divide; names the numbers that are possible.
+    """
+    envs, shards = experiment.envs, experiment.topology.shards
+    possible = [number for number in range(shards, envs + 1, shards) if envs % number == 0]
+    if actors not in possible:
+        raise ExperimentError(
+            f"{actors} actors cannot share {envs} environments and {shards} shards evenly: "
+            f"wanted one of {', '.join(map(str, possible))}"
+        )
+    return replace(experiment, topology=replace(experiment.topology, actors=actors))
+
+
+class Wishes:
+    """The last wish for actors of a run, and the run's answer.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._wish, self._answer = folder.path / WISH, folder.path / ANSWER
+
+    def wish(self) -> Wish | None:
+        """The last one; None: there is none."""
+        return _read(self._wish, Wish)
+
+    def answer(self) -> Answer | None:
+        """The last one; None: there is none."""
+        return _read(self._answer, Answer)
+
+    def pending(self) -> Wish | None:
+        """A wish that has neither come true nor been refused."""
+        wish, answer = self.wish(), self.answer()
+        settled = wish is None or (answer is not None and answer.asked == wish.asked and answer.state != "waits")
+        return None if settled else wish
+
+    def written(self) -> int:
+        """When the last wish was written, to tell it from others; 0: never."""
+        try:
+            return self._wish.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def ask(self, actors: int) -> Wish:
+        """Wish for so many actors."""
+        wish = Wish(actors, time.time())
+        replace_text(self._wish, json.dumps(asdict(wish)))
+        return wish
+
+    def reply(self, answer: Answer) -> None:
+        """Write down what the run says."""
+        replace_text(self._answer, json.dumps(asdict(answer)))
+
+    def sentence(self) -> str:
+        """What there is to say of a wish that is pending; "": nothing."""
+        wish, answer = self.pending(), self.answer()
+        if wish is None:
+            return ""
+        why = answer.why if answer is not None and answer.asked == wish.asked else ""
+        return f"to have {wish.actors} actors" + f": {why}" * bool(why)
+
+
+class Scaling:
+    """What a run does about wishes for actors.
+
+    Args:
+        folder: of the run.
+        actors: that it begins with.
+        say: hears when a wish comes true, or cannot.
+    """
+
+    def __init__(self, folder: RunFolder, actors: int, say: Callable[[str], object]) -> None:
+        self._wishes, self._actors, self._say = Wishes(folder), actors, say
+        self._seen = 0
+        self._pending: Wish | None = None
+        self._steps = -1  # that have ended since the start
+        self._told = 0.0
+
+    def look(self, world: object) -> None:
+        """Between two steps: bring the world nearer to what is wished, and say how far it is."""
+        self._steps += 1
+        wish = self._newest()
+        if wish is None:
+            return
+        if not isinstance(world, Scalable):
+            self._settle(wish, "refused", "all is in one process")
+            return
+        try:
+            self._actors = world.scale(wish.actors)
+        except (NotPossible, ExperimentError) as error:
+            self._settle(wish, "refused", str(error))
+            return
+        if self._actors == wish.actors:
+            self._settle(wish, "done")
+        elif time.monotonic() - self._told > EVERY:
+            self._told = time.monotonic()
+            self._wishes.reply(Answer(self._actors, wish.asked, "waits", world.scaling()))
+
+    def fewer(self) -> bool:
+        """Whether fewer actors are wished for, and no step ends after which that could be done.
+
+        A step must have ended since the start, so that going on from there brings the run further.
+        """
+        wish = self._newest()
+        if wish is None or wish.actors >= self._actors:
+            return False
+        return self._steps > 0 and time.time() - wish.asked > LATE
+
+    def _newest(self) -> Wish | None:
+        """The wish that is pending; the files are read when somebody wished anew."""
+        written = self._wishes.written()
+        if written != self._seen:
+            self._seen, self._pending = written, self._wishes.pending()
+        return self._pending
+
+    def _settle(self, wish: Wish, state: Literal["done", "refused"], why: str = "") -> None:
+        self._pending = None
+        self._wishes.reply(Answer(self._actors, wish.asked, state, why))
+        self._say(f"the run has {self._actors} actors" + f", not {wish.actors}: {why}" * bool(why))
+
+
+def laid_out(experiment: Experiment, folder: RunFolder) -> Experiment:
+    """An experiment with as many actors as its run had last, or fewer, where those are wished for.
+
+    More come later: nobody should wait for room that is not needed yet.
+
+    Raises:
+        ExperimentError: it cannot have so many any more.
+    """
+    wishes = Wishes(folder)
+    answer, wish = wishes.answer(), wishes.pending()
+    actors = answer.actors if answer is not None else experiment.topology.actors
+    actors = min(actors, wish.actors) if wish is not None else actors
+    return experiment if actors == experiment.topology.actors else with_actors(experiment, actors)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind | None:
+    try:
+        return kind(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(f"{path} is damaged ({error}): remove it") from error
