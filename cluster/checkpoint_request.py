@@ -46,7 +46,10 @@ def command_checkpoint(arguments: list[str]) -> int:
         there = f"its newest checkpoint is {before[0]}" if before else "it has no checkpoint"
         raise RunFolderError(f"{folder.path} is not running: {there}")
     (folder.path / FILE).touch()
-    print(_awaited(folder, before))
+    try:
+        print(_awaited(folder, before))
+    finally:
+        taken(folder)  # nobody wants it any more when the run is resumed
     return 0
 
 
@@ -58,7 +61,6 @@ def _awaited(folder: RunFolder, before: list[Path]) -> Path:
         if newest > before or (alive and newest and condition.phase == "evaluating"):
             return newest[0]
         if not alive:
-            taken(folder)
             raise RunFolderError(
                 f"{folder.path} ended before it wrote a checkpoint: contrail status {folder.path} tells how"
             )

@@ -36,14 +36,20 @@ def write(
     try:
         files = {f"actor-{actor}.pickle": snapshot for actor, snapshot in snapshots.items()}
         checkpoint.save(folder, tensors, values, files)
+        _tidy(folder.parent)
     except (OSError, SafetensorError) as error:
-        for partial in folder.parent.glob("*.partial"):
-            shutil.rmtree(partial, ignore_errors=True)
+        _tidy(folder.parent)
         free = shutil.disk_usage(folder.parent).free
         raise NotWritten(
             f"no checkpoint could be written in {folder.parent}, which has {free:,} bytes free: "
             f"{error}; make room there"
         ) from error
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what deaths left half-way."""
+    for partial in folder.glob("*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from actors.episodes import Episode
 from actors.evaluator import evaluate as play
 from cluster import checkpoints
+from cluster.events import full_disk_told
 from cluster.experiment import Experiment, Spaces
 from cluster.run_folder import RunFolder
 from cluster.whole_file import replace_text
@@ -67,7 +68,10 @@ def noted(
     values = evaluation_values(played)
     facts = {"checkpoint": start.name, "episodes": len(played), "seed": seed, "greedy": greedy}
     returns = [episode.total for episode in played]
-    replace_text(folder.path / "evaluation.json", json.dumps(facts | values | {"returns": returns}, indent=1) + "\n")
+    with full_disk_told(folder.path):
+        replace_text(
+            folder.path / "evaluation.json", json.dumps(facts | values | {"returns": returns}, indent=1) + "\n"
+        )
     return values
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actors.episodes import Episode
 from cluster.evaluation import describe_evaluation, evaluate, noted
+from cluster.events import full_disk_told
 from cluster.experiment import Experiment, ExperimentError, at_least
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder
@@ -90,17 +91,28 @@ class Evaluations:
         except KeyboardInterrupt:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, training can do without it
-            self._say(f"the evaluation of {int(checkpoint.name):,} env steps is given up: {error}")
-            self._close(checkpoint, {})
+            self._give_up(checkpoint, error)
             return
         if played is not None:
             self._take(checkpoint, played)
 
     def conclude(self) -> None:
-        """What has not ended and then the newest checkpoint, played by this process."""
-        for checkpoint in dict.fromkeys([*filter(None, [self._unfinished]), self._folder.latest()]):
+        """What has not ended and then the newest checkpoint, played by this process.
+
+        Raises:
+            Exception: the newest cannot be played.
+        """
+        newest = self._folder.latest()
+        for checkpoint in dict.fromkeys([*filter(None, [self._unfinished]), newest]):
             self._say(f"playing {self._experiment.evaluation_episodes} greedy episodes ...")
-            self._tell(checkpoint, evaluate(self._experiment, self._folder, checkpoint))
+            try:
+                values = evaluate(self._experiment, self._folder, checkpoint)
+            except Exception as error:
+                if checkpoint == newest:
+                    raise
+                self._give_up(checkpoint, error)
+            else:
+                self._tell(checkpoint, values)
 
     @property
     def _unfinished(self) -> Path | None:
@@ -116,6 +128,10 @@ class Evaluations:
         self._say(at + describe_evaluation(values, self._experiment))
         self._close(checkpoint, values)
 
+    def _give_up(self, checkpoint: Path, error: Exception) -> None:
+        self._say(f"the evaluation of {int(checkpoint.name):,} env steps is given up: {error}")
+        self._close(checkpoint, {})
+
     def _close(self, checkpoint: Path, values: Mapping[str, float]) -> None:
         """An evaluation has ended, without numbers if it was given up."""
         standing, mean = replace(self._standing, last=checkpoint.name, ended=True), values.get(MEAN, math.nan)
@@ -125,7 +141,8 @@ class Evaluations:
 
     def _set(self, standing: Standing) -> None:
         self._standing, self._begun = standing, False
-        standing.write(self._folder)
+        with full_disk_told(self._folder.path):
+            standing.write(self._folder)
 
     def _written(self, checkpoint: Path) -> dict[str, float]:
         """What the metrics have of a checkpoint's evaluation already."""

@@ -31,9 +31,8 @@ class Evaluator:
         self._deaths = 0  # of this evaluation
 
     def begin(self, checkpoint: Path) -> None:
-        """Let a checkpoint's weights be played, instead of any other's."""
+        """Let a checkpoint's weights be played, instead of any other's, as soon as nobody lacks room."""
         self._checkpoint, self._playing, self._deaths = checkpoint, None, 0
-        self._ask()
 
     def ended(self) -> list[Episode] | None:
         """The episodes, as soon as they are played.
@@ -42,6 +41,8 @@ class Evaluator:
             ProcessDied: that was tried `MOST` times, or processes die as fast as would end the run if they were others.
         """
         if self._playing is None:
+            if self._roster.lacks_room(added=False):
+                return None
             self._ask()
         ready, _ = ray.wait([self._playing], timeout=0)
         if not ready:

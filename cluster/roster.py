@@ -59,8 +59,9 @@ class Roster:
         self.names: dict[Any, str] = {}
         self.lives: Counter[str] = Counter()
         self.roll = RollCall(self.names, logs)
-        self._starting: dict[Any, float] = {}  # since when, by handle, till they answer for the first time
-        self._added: dict[Any, float] = {}  # the same of those for whom nobody stands still
+        # Since when, and the first answer to come, by handle: of all, and of those for whom nobody stands still.
+        self._starting: dict[Any, tuple[float, Any]] = {}
+        self._added: dict[Any, tuple[float, Any]] = {}
 
     def channel(self) -> Any:
         """Start the weight channel."""
@@ -129,9 +130,8 @@ class Roster:
         Args:
             added: also actors without whom the run goes on.
         """
-        waiting = [*self._starting.values(), *(self._added.values() if added else ())]
-        since = min(waiting, default=time.monotonic())
-        return self.placement.joined and time.monotonic() - since > SAY_AFTER
+        waiting = [self._starting, self._added] if added else [self._starting]
+        return self.placement.joined and max(self._waiting(those)[1] for those in waiting) > SAY_AFTER
 
     def next_life(self, name: str) -> int:
         """The number of another life of a process that goes on."""
@@ -185,9 +185,19 @@ class Roster:
         """Those of some calls that have ended, perhaps none; where processes have no place yet, it is said for whom."""
         ready, _ = ray.wait(references, num_returns=1, timeout=1)
         if not ready and self._starting:
-            names = ", ".join(sorted(self.names[process] for process in self._starting))
-            self.placement.waits(names, time.monotonic() - min(self._starting.values()))
+            names, seconds = self._waiting(self._starting)
+            if names:
+                self.placement.waits(", ".join(names), seconds)
         return ready
+
+    def _waiting(self, those: dict[Any, tuple[float, Any]]) -> tuple[list[str], float]:
+        """Who of those has no place yet, and for how many seconds the first of them has waited."""
+        asked = {answer: process for process, (_, answer) in those.items()}
+        if asked:
+            for answer in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0]:
+                del those[asked[answer]]
+        since = min((since for since, _ in those.values()), default=time.monotonic())
+        return sorted(self.names[process] for process in those), time.monotonic() - since
 
     def _dead(self, waiting: str) -> tuple[str, Exception] | None:
         """One that is no more of those for whom a process waits; those that are busy are not waited for long.
@@ -229,5 +239,6 @@ class Roster:
         self.names[process] = name
         self.lives[name] += 1
         if name.startswith(("actor", "learner")):
-            self._starting[process] = time.monotonic()
+            # Asked before anything else: what comes next may take long where it has its place.
+            self._starting[process] = time.monotonic(), process.pid.remote()
         return process

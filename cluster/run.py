@@ -186,7 +186,7 @@ class _Run:
     def _loop(self, world: World, told: "_Told", evaluations: Evaluations, steps: int) -> int:
         """Learner steps until the experiment's env steps or `until`, or a request to stop; the env steps then."""
         statistics, saved, limits = Statistics(), time.monotonic(), LimitsFile(self.folder)
-        asked, end = self.options.until, self.experiment.steps
+        asked, end, kept = self.options.until, self.experiment.steps, False
         until = min(asked, end) if steps < asked else end
         with suppress(StoppedWaiting), world:
             try:
@@ -199,13 +199,14 @@ class _Run:
                     told.learner_step(steps, statistics.add(advance))
                     due = evaluations.due(steps)
                     late = time.monotonic() - saved > self.options.checkpoint_seconds
-                    if due or late or checkpoint_request.wanted(self.folder):
+                    if kept := due or late or checkpoint_request.wanted(self.folder):
                         self._save(world, steps, told.metrics, spared=evaluations.spared)
                         saved = time.monotonic()
                     if due:
                         evaluations.begin(self.folder.path_for(steps))
                     evaluations.look(world)
-                self._save(world, steps, told.metrics, spared=evaluations.spared)
+                if not kept:  # what was learned last
+                    self._save(world, steps, told.metrics, spared=evaluations.spared)
             except Exception as error:
                 self._rescue(world, steps, error)
                 raise
@@ -239,6 +240,7 @@ class _Run:
             with self.stop.at_once():
                 if experiment.evaluation_episodes:
                     evaluations.conclude()
+                    self.folder.keep_last(self.options.keep, besides=evaluations.spared)
                 if self.options.film:
                     told.metrics.summary(steps, film(experiment, self.folder, self.folder.latest()))
         except KeyboardInterrupt:

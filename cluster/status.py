@@ -107,15 +107,23 @@ def sentences(condition: Condition, folder: Path, *, alive: bool) -> list[str]:
     if condition.moved:
         progress.append(f"last learner step {moment(condition.moved)}")
     progress.append(f"newest checkpoint at {int(newest[0].name):,}" if newest else "no checkpoint")
-    standing = Standing.read(RunFolder(folder))
-    if standing.best:
-        progress.append(f"best at {int(standing.best):,}, mean return {standing.mean_return:.5g}")
-    lines = [_verdict(condition, folder, alive=alive), "; ".join(progress)]
+    best, problem = _best(folder)
+    lines = [_verdict(condition, folder, alive=alive), "; ".join(progress + best), *problem]
     if alive and (wished := Wishes(RunFolder(folder)).sentence()):
         lines.append(wished)
     if newest and not alive and condition.phase != "finished":
         lines.append(f"continue with: contrail resume {folder}")
     return lines
+
+
+def _best(folder: Path) -> tuple[list[str], list[str]]:
+    """Which checkpoint played best, if any was played, and what is wrong with the file that tells it, if anything."""
+    try:
+        standing = Standing.read(RunFolder(folder))
+    except RunFolderError as error:
+        return [], [str(error)]
+    told = f"best at {int(standing.best or 0):,}, mean return {standing.mean_return:.5g}"
+    return [told] if standing.best else [], []
 
 
 def _verdict(condition: Condition, folder: Path, *, alive: bool) -> str:

@@ -55,12 +55,14 @@ class Lineage:
         settings: of every run now, seed aside.
         taken: all that was decided, oldest first.
         applied: how many of them were carried out.
+        since: the most env steps that a run had at the look before: returns of later steps belong to this one.
     """
 
     until: int
     settings: dict[str, dict[str, Setting]]
     taken: Sequence[TakeOver] = ()
     applied: int = 0
+    since: int = 0
 
     @classmethod
     def read(cls, folder: Path) -> "Lineage | None":

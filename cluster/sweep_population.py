@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cluster import checkpoints
+from cluster import checkpoints, standing
 from cluster.commands import checked_spaces
 from cluster.condition import UNTIL
 from cluster.events import Events
@@ -25,6 +25,7 @@ from cluster.metrics import read_metrics
 from cluster.mistakes import is_mistake
 from cluster.parsing import parsed
 from cluster.run_folder import RunFolder, RunFolderError
+from cluster.segments_folder import remove_orphans
 from cluster.sweep_folder import Planned, Setting, SweepFolder, settled
 from cluster.sweep_grid import changed, grouped
 from cluster.sweep_lineage import Lineage, TakeOver
@@ -48,7 +49,7 @@ class Population:
         self._sweep, self._every = sweep, every
         self._runs = {run.name: run for run in sweep.runs}
         self._kind, self._steps = _kind(sweep.recipe, sweep.runs[0].arguments), sweep.runs[0].steps
-        begun = Lineage.read(sweep.path) or Lineage(every, {})
+        begun = Lineage.read(sweep.path) or Lineage(self._after(0), {})
         settings = {run.name: _explored(run) for run in sweep.runs} | begun.settings
         self._lineage = replace(begun, until=min(begun.until, self._steps), settings=settings)
         self._lineage.write(sweep.path)
@@ -64,7 +65,7 @@ class Population:
             self._take_over(self._lineage.taken[number])
             self._lineage = replace(self._lineage, applied=number + 1)
             self._lineage.write(self._sweep.path)
-        left = [name for name in self._runs if not settled(self._sweep, name) and not self._there(name)]
+        left = [name for name in self._runs if not settled(self._sweep, name) and not self._waits(name)]
         for name in left:
             self._describe(name)
         return left
@@ -75,27 +76,46 @@ class Population:
         if at >= self._steps or not any(map(self._there, self._runs)):
             return None
         values = {name: self._value(name) for name in self._runs}
-        ranked = sorted(self._runs, key=lambda name: -math.inf if (value := values[name]) is None else value)
+        known = [name for name in self._runs if values[name] is not None or not self._there(name)]
+        ranked = sorted(known, key=lambda name: -math.inf if (value := values[name]) is None else value)
         quarter = max(1, len(ranked) // 4)
         rng = random.Random(f"{at}")
         found = [self._decided(name, rng.choice(ranked[-quarter:]), values, rng) for name in ranked[:quarter]]
         taken = [take for take in found if take is not None]
         settings = self._lineage.settings | {take.run: take.after for take in taken}
-        until = min(at + self._every, self._steps)
-        self._lineage = replace(self._lineage, until=until, settings=settings, taken=[*self._lineage.taken, *taken])
+        all_taken, next_look = [*self._lineage.taken, *taken], min(self._after(at), self._steps)
+        since = self._newest(at)
+        self._lineage = replace(self._lineage, until=next_look, since=since, settings=settings, taken=all_taken)
         self._lineage.write(self._sweep.path)
         return taken
 
+    def _at(self, name: str) -> int:
+        """Env steps of a run's newest checkpoint; 0: it has none."""
+        found = RunFolder(self._sweep.path / name).checkpoints()
+        return int(found[-1].name) if found else 0
+
+    def _newest(self, least: int) -> int:
+        """The most env steps that a run has which is still trained, or so many."""
+        return max([least, *(at for at in map(self._at, self._runs) if at < self._steps)])
+
+    def _after(self, look: int) -> int:
+        """Env steps of the look after one: no run has come to it yet, all train till then."""
+        return look + self._every * ((self._newest(look) - look) // self._every + 1)
+
     def _there(self, name: str) -> bool:
         """Whether a run has come to the look."""
-        found = RunFolder(self._sweep.path / name).checkpoints()
-        return bool(found) and int(found[-1].name) >= self._lineage.until
+        return self._at(name) >= self._lineage.until
+
+    def _waits(self, name: str) -> bool:
+        """Whether a run is there and no further: at its end it has episodes to play."""
+        return self._lineage.until <= self._at(name) < self._steps
 
     def _value(self, name: str) -> float | None:
-        """A run's return at this look: the mean over its last 100 training episodes; None: it failed, or had none."""
+        """A run's return at this look; None: it failed, or no training episode has ended since the look before."""
         if not self._there(name):
             return None
-        found = [row[RETURN] for row in read_metrics(self._sweep.path / name) if RETURN in row]
+        rows = read_metrics(self._sweep.path / name)
+        found = [row[RETURN] for row in rows if RETURN in row and row["step"] > self._lineage.since]
         return found[-1] if found and math.isfinite(found[-1]) else None
 
     def _decided(self, name: str, source: str, values: dict[str, float | None], rng: random.Random) -> TakeOver | None:
@@ -129,11 +149,13 @@ class Population:
             if not alone:
                 raise RunFolderError(f"{path} is being trained by another process: wait for it, or stop it first")
             tensors, values = checkpoints.read(source.path_for(take.steps))
+            remove_orphans()  # else rows of its own that it never archived would come to the log that is copied here
             shutil.rmtree(path / "replay", ignore_errors=True)
             shutil.copytree(source.path / "replay", path / "replay", ignore=shutil.ignore_patterns("segments"))
             folder = RunFolder(path)
             for old in folder.checkpoints():
                 shutil.rmtree(old)
+            (path / standing.FILE).unlink(missing_ok=True)  # its best may bear the name of the other's checkpoint
             own = {name: tensor for name, tensor in tensors.items() if not name.startswith("random")}
             checkpoints.write(folder.path_for(take.steps), own, values, {})  # its own episodes
             events = Events(path)
@@ -188,8 +210,8 @@ def check_members(sweep: SweepFolder) -> None:
         if not _fits(sweep.recipe, changed(run.arguments, _explored(run)), kind):
             raise ExperimentError(
                 f"{run.name} cannot go on from a checkpoint of {sweep.runs[0].name}: runs of a population may "
-                "differ in numbers, words and switches that leave model, tables, updates, environment, steps and "
-                "topology as they are; choose other flags, or leave out --sweep.scheduler pbt"
+                "differ in numbers, words and switches that leave model, tables, kinds of updates, environments, "
+                "steps and topology as they are; choose other flags, or leave out --sweep.scheduler pbt"
             )
 
 
@@ -214,4 +236,4 @@ def _kind(recipe: str, arguments: Sequence[str]) -> Any:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     updates = [type(update) for update in experiment.updates]
     places = experiment.envs, experiment.rows, experiment.steps, experiment.topology, experiment.store
-    return experiment.environment.id, experiment.tables, updates, places, shapes
+    return experiment.environment, experiment.evaluation, experiment.tables, updates, places, shapes

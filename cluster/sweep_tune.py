@@ -25,6 +25,7 @@ from cluster.embedded import start_ray
 from cluster.following import NewRows
 from cluster.logs import last_words
 from cluster.metrics import read_metrics
+from cluster.run_folder import RunFolder
 from cluster.sweep_folder import SweepFolder, locked, settled, stop_run, verdict
 
 STEPS, RETURN, TAG = "env_steps", "return", "rollout/ep_rew_mean"
@@ -83,14 +84,22 @@ class Trial(tune.Trainable):
         if self.process is None:
             if stop or settled(self.sweep, self.planned.name):
                 return True
-            if not locked(self.path):  # by a start that has not ended yet
-                self._start()
+            if locked(self.path):  # by a start that has not ended yet
+                return False
+            if self._waits():
+                return True
+            self._start()
             return False
         if self.process.poll() is not None:
             return True
         if stop:
             self._ask()
         return False
+
+    def _waits(self) -> bool:
+        """Whether it is where it was to stop: a start that outlived its sweep may have come there meanwhile."""
+        found = RunFolder(self.path).checkpoints()
+        return bool(found) and 0 < self.config["until"] <= int(found[-1].name) < self.planned.steps
 
     def _start(self) -> None:
         self.process = sweep_process.start(

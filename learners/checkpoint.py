@@ -1,5 +1,6 @@
 """Checkpoints: tensors as safetensors, values as JSON, written whole or not at all."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -9,6 +10,9 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+RENAME_EXCHANGE = 2
+"""Of renameat2(2), which Linux has, but not for every file system."""
 
 
 class CheckpointError(ValueError):
@@ -34,8 +38,23 @@ def save(
     for path in partial.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    if not folder.exists():
+        os.replace(partial, folder)
+        return
+    if not _exchanged(partial, folder):  # over NFS; for an instant both are there, but neither under its name
+        former = folder.with_name(folder.name + ".former.partial")
+        shutil.rmtree(former, ignore_errors=True)
+        os.replace(folder, former)
+        os.replace(partial, folder)
+        os.replace(former, partial)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two folders swap their names in one go; False: the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = os.fsencode(one.absolute()), os.fsencode(other.absolute())
+    return renameat2 is not None and renameat2(-1, names[0], -1, names[1], RENAME_EXCHANGE) == 0
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from cluster.checkpoint_request import FILE, command_checkpoint
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder
@@ -54,6 +56,19 @@ def test_a_run_that_ends_meanwhile_is_told(run: Path, contrail: Contrail) -> Non
     assert outcome.code == 2 and "ended before it wrote a checkpoint: contrail status" in outcome.sentence
     assert not (run / FILE).exists(), "nobody wants it any more when the run is resumed"
     assert "is not running: it has no checkpoint" in contrail("checkpoint", run).sentence
+
+
+def test_who_gives_up_wants_it_no_more(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(seconds: float) -> None:
+        assert (run / FILE).exists()
+        raise KeyboardInterrupt
+
+    condition().write(run)
+    monkeypatch.setattr("cluster.checkpoint_request.time.sleep", give_up)
+    monkeypatch.setattr("cluster.checkpoint_request.look", lambda folder: (condition(), True))
+    with pytest.raises(KeyboardInterrupt):
+        command_checkpoint([str(run)])
+    assert not (run / FILE).exists()
 
 
 def test_a_run_that_plays_its_last_episodes_has_written_all(run: Path, contrail: Contrail) -> None:

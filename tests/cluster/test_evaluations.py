@@ -13,7 +13,9 @@ import ray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from actors.episodes import Episode
+from cluster import evaluations as module
 from cluster import evaluator
+from cluster.evaluation import evaluation_values
 from cluster.evaluations import Evaluations, check_evaluations
 from cluster.evaluator import Evaluator
 from cluster.experiment import ExperimentError
@@ -142,6 +144,35 @@ def test_what_cannot_be_played_is_given_up_and_training_goes_on(folder: RunFolde
         best(folder)
 
 
+def test_what_cannot_be_played_after_training_is_given_up_unless_it_is_the_newest(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(experiment: Any, folder: RunFolder, checkpoint: Path) -> dict[str, float]:
+        if int(checkpoint.name) in broken:
+            raise RuntimeError("a wall")
+        return evaluation_values(played(4.0))
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    Standing("000000000200", ended=False).write(folder)
+    Metrics(folder.path).close()
+    broken, written, said = {200}, [], []
+    evaluations(folder, 100, written, said).conclude()
+    assert written == [(300, 4.0)] and "the evaluation of 200 env steps is given up: a wall" in said
+    assert Standing.read(folder) == Standing("000000000300", True, "000000000300", 4.0)
+    broken.add(300)
+    with pytest.raises(RuntimeError, match="a wall"):
+        evaluations(folder, 100, written, said).conclude()
+
+
+def test_a_full_disk_is_told_as_such(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cluster.standing.replace_text", full)
+    with pytest.raises(OSError, match=f"cannot be written in {folder.path}, which has .* make room there"):
+        evaluations(folder, 100, [], []).begin(folder.path_for(100))
+
+
 def test_an_evaluation_that_was_written_before_its_end_was_noted_is_not_made_again(folder: RunFolder) -> None:
     Standing("000000000200", ended=False).write(folder)
     with Metrics(folder.path) as metrics:
@@ -213,8 +244,10 @@ def test_an_evaluator_that_dies_is_replaced_till_it_died_too_often(answers: list
     assert one.ended() == played(1.0) and processes.started == 2
     one.begin(tmp_path)
     processes.full = True
-    one.make_room()
-    one.make_room()
+    for _ in range(3):  # learner steps
+        one.make_room()
+        assert one.ended() is None and processes.started == 2, "none that would be ended at once"
+    processes.full = False
     assert one.ended() is None and processes.started == 3, "its place was given to an actor meanwhile"
     processes.full, processes.grows = False, True
     one.make_room()

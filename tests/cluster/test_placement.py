@@ -1,7 +1,9 @@
 """Who waits for room is told what the cluster has; one that Ray ended for want of memory died like others."""
 
 import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,19 +64,40 @@ def test_an_evaluator_goes_to_nodes_of_its_role_or_wherever_there_is_room(
     assert not Placement(Topology(), say=print).joined
 
 
-def test_who_waits_long_for_room_in_a_cluster_lacks_it(tmp_path: Path) -> None:
+class Process:
+    """What the roster does with a process that it started: it asks for its id."""
+
+    def __init__(self, answer: str) -> None:
+        self.pid = SimpleNamespace(remote=lambda: answer)
+
+
+def test_who_waits_long_for_room_in_a_cluster_lacks_it_till_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: set[str] = set()
+
+    def wait(references: list[str], **how: Any) -> tuple[list[str], list[str]]:
+        return [each for each in references if each in answered], []
+
+    monkeypatch.setattr(roster.ray, "wait", wait)
     experiment, places = ppo(), Places(live=tmp_path, kept=tmp_path)
     spaces = Spaces.of(experiment.environment)
     for address, lacking in (("auto", True), ("", False)):
         placed = Placement(Topology(address=address), say=print)
         known = Roster(experiment, spaces, places=places, logs=tmp_path, placement=placed)
         known._named("evaluator", "nobody waits for this one")
-        known._named("actor-0", "process")
+        process = Process("1")
+        known._named("actor-0", process)
         assert not known.lacks_room(added=True)
-        known._starting = {process: since - SAY_AFTER - 1 for process, since in known._starting.items()}
+        known._starting = {
+            handle: (since - SAY_AFTER - 1, answer) for handle, (since, answer) in known._starting.items()
+        }
         assert known.lacks_room(added=False) == lacking and len(known._starting) == 1
-        known.not_awaited("process")
+        known.not_awaited(process)
         assert known.lacks_room(added=True) == lacking and not known.lacks_room(added=False)
+        answered.add("1")
+        assert not known.lacks_room(added=True) and known.wait([]) == [], "though its first block may take long"
+        answered.clear()
 
 
 def test_a_process_that_ray_ended_for_want_of_memory_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

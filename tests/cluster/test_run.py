@@ -18,6 +18,7 @@ from cluster.evaluation import digits
 from cluster.lock import holding
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder
+from cluster.world import Local
 from learners import checkpoint
 from tests.cluster.commands import FAULTY, Contrail, Outcome, segments_folders
 
@@ -52,6 +53,17 @@ def test_a_run_leaves_everything_in_its_folder(contrail: Contrail) -> None:
     assert sorted(path.name for path in (run / "replay").iterdir()) == ["journal", "log"]
     assert not list((run / "logs").iterdir())
     assert not segments_folders("run")
+
+
+def test_a_moment_is_saved_once(contrail: Contrail, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[str] = []
+    save = Local.save
+    monkeypatch.setattr(Local, "save", lambda world, folder: (saved.append(folder.name), save(world, folder))[1])
+    for seconds, least in ((0.0, 2), (1000.0, 1)):
+        saved.clear()
+        assert contrail.train("ppo", "--steps", 100, "--run.checkpoint-seconds", seconds, name=f"{seconds}").code == 0
+        assert len(saved) == len(set(saved)) >= least
+        assert RunFolder(contrail.runs / f"{seconds}").latest().name == saved[-1]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from cluster.following import NewRows
 from cluster.lock import held, holding
 from cluster.logs import BEGINS, last_words
 from cluster.metrics import Metrics
+from cluster.standing import FILE
 from cluster.vitals import Rate, Vitals, of_this_process
 from tests.cluster.commands import FAULTY, Contrail
 
@@ -135,13 +136,20 @@ def test_a_run_without_a_condition_is_a_sentence(run: Path, contrail: Contrail) 
         assert outcome.code == 2 and "run has no processes.json: its driver writes one" in outcome.sentence
 
 
+def test_evaluations_that_cannot_be_read_are_a_line_of_the_status(run: Path, contrail: Contrail) -> None:
+    condition("stopped").write(run)
+    (run / FILE).write_text("{")
+    outcome = contrail("status", run)
+    assert outcome.code == 0 and f"{run / FILE} is damaged (" in outcome.out
+
+
 def test_a_finished_run_says_so_and_the_watch_ends_with_it(contrail: Contrail) -> None:
     assert contrail.train("ppo", "--steps", 300).code == 0
     run = contrail.runs / "run"
     found = Condition.read(run)
     assert found is not None and found.phase == "finished" and found.steps >= 300 == found.of and found.moved
     assert [process.name for process in found.processes] == ["driver"]
-    assert found.processes[0].memory > 2**20 and not (run / "processes.json.partial").exists()
+    assert found.processes[0].memory > 2**20 and not list(run.glob("*.partial"))
     outcome = contrail("status", run)
     assert outcome.code == 0 and "\nfinished 0:0" in outcome.out and "continue" not in outcome.out
     watched = contrail("watch", run)

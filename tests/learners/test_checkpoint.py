@@ -24,6 +24,33 @@ def test_a_death_while_writing_leaves_the_previous_checkpoint(tmp_path: Path, mo
     assert checkpoint.load(tmp_path / "a")[1] == {"version": 1}
 
 
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_checkpoint_that_is_written_again_is_there_all_the_time(
+    swapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_exchanged", checkpoint._exchanged if swapped else lambda one, other: False)
+    checkpoint.save(tmp_path / "a", {"x": torch.zeros(2)}, {"version": 1})
+    removed, remove = [], checkpoint.shutil.rmtree
+
+    def watched(folder: Path, **how: bool) -> None:
+        if folder.exists():
+            removed.append((checkpoint.values(tmp_path / "a")["version"], checkpoint.values(folder)["version"]))
+        remove(folder, **how)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", watched)
+    checkpoint.save(tmp_path / "a", {"x": torch.ones(2)}, {"version": 2})
+    assert removed == [(2, 1)], "the old one goes when the new one has its name"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_two_folders_swap_names(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(name)
+    assert checkpoint._exchanged(tmp_path / "a", tmp_path / "b") == ((tmp_path / "a" / "name").read_text() == "b")
+    assert not checkpoint._exchanged(tmp_path / "a", tmp_path / "none")
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "a", {"x": torch.zeros(2)}, {})
     (tmp_path / "a" / "tensors.safetensors").write_bytes(b"nonsense")
