@@ -4,24 +4,19 @@
 is resumed goes on with as many actors as it had, and with a wish that was still to come true.
 """
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from dataclasses import replace
+from typing import Literal, Protocol, runtime_checkable
 
 from cluster.experiment import Experiment, ExperimentError
-from cluster.run_folder import RunFolder, RunFolderError
-from cluster.whole_file import replace_text
+from cluster.run_folder import RunFolder
+from cluster.wishes import Answer, Wish, Wishes
 
-WISH, ANSWER = "scale.json", "scaled.json"
 EVERY = 2.0
 """Seconds between two answers about a wish that takes its time."""
 LATE = 20.0
 """Seconds that a wish for fewer actors waits for a learner step to end, while others wait for room."""
-
-Kind = TypeVar("Kind")
 
 
 class NotPossible(RuntimeError):
@@ -45,36 +40,6 @@ class Scalable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What somebody wishes.
-
-    Attributes:
-        actors: how many.
-        asked: when, in seconds since 1970; tells it from other wishes.
-    """
-
-    actors: int
-    asked: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the run says.
-
-    Attributes:
-        actors: that it has.
-        asked: of the wish.
-        state: whether it came true.
-        why: what it waits for, or why it cannot be.
-    """
-
-    actors: int
-    asked: float
-    state: Literal["waits", "done", "refused"]
-    why: str = ""
-
-
 def with_actors(experiment: Experiment, actors: int) -> Experiment:
     """The same experiment with another number of actors.
 
@@ -89,56 +54,6 @@ def with_actors(experiment: Experiment, actors: int) -> Experiment:
             f"wanted one of {', '.join(map(str, possible))}"
         )
     return replace(experiment, topology=replace(experiment.topology, actors=actors))
-
-
-class Wishes:
-    """The last wish for actors of a run, and the run's answer.
-
-    Args:
-        folder: of the run.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._wish, self._answer = folder.path / WISH, folder.path / ANSWER
-
-    def wish(self) -> Wish | None:
-        """The last one; None: there is none."""
-        return _read(self._wish, Wish)
-
-    def answer(self) -> Answer | None:
-        """The last one; None: there is none."""
-        return _read(self._answer, Answer)
-
-    def pending(self) -> Wish | None:
-        """A wish that has neither come true nor been refused."""
-        wish, answer = self.wish(), self.answer()
-        settled = wish is None or (answer is not None and answer.asked == wish.asked and answer.state != "waits")
-        return None if settled else wish
-
-    def written(self) -> int:
-        """When the last wish was written, to tell it from others; 0: never."""
-        try:
-            return self._wish.stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
-
-    def ask(self, actors: int) -> Wish:
-        """Wish for so many actors."""
-        wish = Wish(actors, time.time())
-        replace_text(self._wish, json.dumps(asdict(wish)))
-        return wish
-
-    def reply(self, answer: Answer) -> None:
-        """Write down what the run says."""
-        replace_text(self._answer, json.dumps(asdict(answer)))
-
-    def sentence(self) -> str:
-        """What there is to say of a wish that is pending; "": nothing."""
-        wish, answer = self.pending(), self.answer()
-        if wish is None:
-            return ""
-        why = answer.why if answer is not None and answer.asked == wish.asked else ""
-        return f"to have {wish.actors} actors" + f": {why}" * bool(why)
 
 
 class Scaling:
@@ -213,12 +128,3 @@ def laid_out(experiment: Experiment, folder: RunFolder) -> Experiment:
     actors = answer.actors if answer is not None else experiment.topology.actors
     actors = min(actors, wish.actors) if wish is not None else actors
     return experiment if actors == experiment.topology.actors else with_actors(experiment, actors)
-
-
-def _read(path: Path, kind: type[Kind]) -> Kind | None:
-    try:
-        return kind(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise RunFolderError(f"{path} is damaged ({error}): remove it") from error

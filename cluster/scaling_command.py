@@ -10,8 +10,9 @@ from cluster.condition import Condition
 from cluster.experiment import Experiment, ExperimentError
 from cluster.parsing import recorded
 from cluster.run_folder import RunFolder, RunFolderError
-from cluster.scaling import Wish, Wishes, laid_out, with_actors
+from cluster.scaling import laid_out, with_actors
 from cluster.status import look
+from cluster.wishes import Wish, Wishes
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from cluster.display import Display, clock, done
 from cluster.following import NewRows
 from cluster.logs import last_words
 from cluster.run_folder import RunFolder, RunFolderError
-from cluster.scaling import Wishes
 from cluster.standing import Standing
 from cluster.vitals import Vitals
+from cluster.wishes import Wishes
 
 SILENT = 30.0
 """Seconds after which it is said that a process was not heard of: it is in a long block, or hangs."""

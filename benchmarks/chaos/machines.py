@@ -18,7 +18,9 @@ from tests.cluster.machines import Machine, Machines
 PORT = 6379
 DOWN = 10.0
 """Seconds that Ray is away from a machine that was killed, before it is started again: as systemd would."""
-SETTINGS = f"PYTHONPATH={HOUSE} OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0"
+SETTINGS = (
+    f"PYTHONPATH={HOUSE} OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0"
+)
 OURS = "|".join(f"^ray::{name}" for name in CLASSES.values()) + "|contrail-env/bin/contrail"
 
 

@@ -1,7 +1,6 @@
 """Who waits for room is told what the cluster has; one that Ray ended for want of memory died like others."""
 
 import asyncio
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

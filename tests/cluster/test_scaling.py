@@ -22,10 +22,11 @@ from cluster.experiment import Experiment, ExperimentError, Spaces, Topology
 from cluster.lock import holding
 from cluster.run import RunOptions, train
 from cluster.run_folder import RunFolder
-from cluster.scaling import Answer, NotPossible, Scaling, Wishes, laid_out, with_actors
+from cluster.scaling import NotPossible, Scaling, laid_out, with_actors
 from cluster.scaling_command import _await
 from cluster.status import sentences
 from cluster.vitals import of_this_process
+from cluster.wishes import Answer, Wishes
 from recipes.ppo import ppo
 from replay.store import Store
 from tests.cluster.commands import Contrail
