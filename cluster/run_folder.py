@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def _there(self) -> bool:
-        return (self.path / "experiment.json").is_file()
+        return (self.path / "checkpoints").is_dir()
 
     def checkpoints(self) -> list[Path]:
         """All complete checkpoints, oldest first. Those being written bear another name."""
