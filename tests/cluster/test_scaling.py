@@ -97,6 +97,7 @@ def test_actors_come_and_go_and_every_block_is_learned_from_once(
     assert not list((tmp_path / "segments").iterdir())
 
 
+@pytest.mark.slow
 @ray_test
 def test_after_a_change_episodes_go_on_in_spite_of_a_death_and_a_stop(one_ray: None, tmp_path: Path) -> None:
     """The weights are those of a run in one process that was stopped, and given other actors with the same block."""
