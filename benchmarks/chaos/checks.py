@@ -137,7 +137,11 @@ def nothing(processes: list[str], files: list[str]) -> Finding:
     return Finding("nothing is left running or in shared memory", not processes and not files, details)
 
 
-def _life(writer: str) -> tuple[int, int]:
-    """Which start of the run a writer was of, and which process in its place: actor-0.1-2."""
-    start, _, life = writer.rpartition(".")[2].partition("-")
-    return int(start), int(life or 0)
+def _life(writer: str) -> tuple[int, int, int]:
+    """Which start of the run a writer was of, which process in its place, and its how manieth name: actor-0.1-2.3.
+
+    An actor on another machine takes a new name where its shard was started again.
+    """
+    _, place, *name = writer.split(".")
+    start, _, life = place.partition("-")
+    return int(start), int(life or 0), int(name[0]) if name else 0
