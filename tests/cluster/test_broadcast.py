@@ -30,6 +30,7 @@ def test_the_size_is_what_it_is_called() -> None:
     assert sum(array.nbytes for array in weights.values()) == pytest.approx(3 * 2**20, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's own sockets, when their objects are collected
 @pytest.mark.timeout(300)
