@@ -5,8 +5,9 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from cluster.assembly import rows_per_segment
@@ -19,6 +20,8 @@ SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "contrail-"
 OWNER = "owner.json"
 """In a folder of live segments: whose log its rows belong to."""
+TAKES = 60.0
+"""Seconds that another run may take to send a folder's rows to their log."""
 
 
 def bytes_wanted(experiment: Experiment, spaces: Spaces) -> int:
@@ -47,12 +50,8 @@ def segments_folder(
             the run's log has all its rows first.
     """
     place = run / "replay" / "segments"
-    left = place.resolve() if go_on and place.is_dir() else None
-    remove_orphans(but=left)
-    if left is None:
-        _end(place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with _held(place, left, wanted, run.name) as folder:
+    with _taken_over(place) if go_on else nullcontext() as left, _held(place, left, wanted, run.name) as folder:
         if left is not None:
             # Before its shards are made again as they were at a checkpoint: they do not know of rows that came later.
             _salvage(folder)
@@ -66,11 +65,28 @@ def segments_folder(
 
 
 @contextmanager
+def _taken_over(place: Path) -> Iterator[Path | None]:
+    """What an earlier start left, locked; None: nothing, or another run has just taken it for an orphan's.
+
+    That one has sent its rows to the log: it is waited for, since it removes the folder next.
+    """
+    left, deadline = place.resolve(), time.monotonic() + TAKES
+    while left.is_dir():
+        with holding(left) as alone:
+            if left.is_dir() and (alone or time.monotonic() > deadline):
+                yield left
+                return
+    yield None
+
+
+@contextmanager
 def _held(place: Path, left: Path | None, wanted: int, name: str) -> Iterator[Path]:
     """What an earlier start left, or a new folder, in shared memory if it has the room."""
+    remove_orphans(but=left)
+    if left is None:
+        _end(place)
     if left is not None and left != place.absolute():
-        with holding(left):
-            yield left
+        yield left
     elif left is not None or not _has_room(wanted):
         place.mkdir(exist_ok=True)
         yield place

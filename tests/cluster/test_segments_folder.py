@@ -1,10 +1,13 @@
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from cluster import segments_folder as module
+from cluster.lock import holding
 from cluster.segments_folder import remove_orphans, segments_folder
 
 HELD = """
@@ -70,3 +73,33 @@ def test_a_dead_owner_s_folder_is_removed_and_a_living_one_s_is_not(memory: Path
             remove_orphans()
             assert mine.is_dir() and not orphan.exists()
     assert [path.name for path in memory.iterdir()] == ["others"]
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_run_is_resumed_while_another_takes_its_folder_for_an_orphan_s(
+    removed: bool, memory: Path, tmp_path: Path
+) -> None:
+    """The other has the lock already: it is waited for, and what it leaves is taken up."""
+    left, place = memory / "contrail-run-killed", tmp_path / "run" / "replay" / "segments"
+    left.mkdir()
+    place.parent.mkdir(parents=True)
+    place.symlink_to(left)
+    locked = threading.Event()
+
+    def other() -> None:
+        with holding(left) as alone:
+            assert alone
+            locked.set()
+            threading.Event().wait(0.5)  # it sends rows to the log
+            if removed:
+                shutil.rmtree(left)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert locked.wait(10)
+    with segments_folder(tmp_path / "run", 1000, go_on=True) as folder:
+        assert (folder == left) is not removed and place.resolve() == folder
+        remove_orphans()
+        assert folder.is_dir()
+    thread.join()
+    assert not list(memory.iterdir())
