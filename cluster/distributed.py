@@ -176,9 +176,9 @@ class Distributed:
         self.roster.roll.end()
         self.actors.withdraw()
         self._send_home()
-        self._quietly(
-            [process.close.remote() for process, name in self.names.items() if name not in (CHANNEL, EVALUATOR)]
-        )
+        # Actors first: a shard that is closed would take a late commit for a new writer's, and keep its files.
+        for these in ("actor", ("learner", "shard")):
+            self._quietly([process.close.remote() for process, name in self.names.items() if name.startswith(these)])
         for process in self.names:
             ray.kill(process)
         self.roster.placement.release()

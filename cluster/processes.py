@@ -82,7 +82,6 @@ class ActorProcess:
 
     def lay_down(self) -> None:
         """Play no more, once all that was committed has arrived."""
-        self._shard.settle()
         self.close()
         self._actor = None
 
@@ -118,9 +117,12 @@ class ActorProcess:
         return report
 
     def close(self) -> None:
-        """Close the environments and the writer."""
-        if self._actor is not None:
-            self._actor.close()
+        """Close the environments and the writer, when no commit is under way any more."""
+        try:
+            self._shard.settle()
+        finally:
+            if self._actor is not None:
+                self._actor.close()
 
 
 class LearnerProcess:
