@@ -25,7 +25,7 @@ train: $(VENV)/train.stamp
 	$(BIN)/contrail train $(RECIPE) $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ import ray
 
 from actors.episodes import Episode
 from cluster import checkpoints
-from cluster.embedded import start_ray
+from cluster.embedded import end_ray, start_ray
 from cluster.evaluator import Evaluator
 from cluster.experiment import Experiment, Spaces
 from cluster.faults import Faults
@@ -16,7 +16,7 @@ from cluster.histograms import Histograms, of_store
 from cluster.limits import Limits
 from cluster.placement import Placement
 from cluster.ranks import Ranks
-from cluster.roster import CHANNEL, EVALUATOR, Roster
+from cluster.roster import CHANNEL, Roster
 from cluster.snapshots import Snapshots
 from cluster.troupe import Troupe
 from cluster.vitals import Vitals
@@ -183,7 +183,7 @@ class Distributed:
             ray.kill(process)
         self.roster.placement.release()
         if self.owns_ray:
-            ray.shutdown()
+            end_ray()
 
     @property
     def names(self) -> dict[Any, str]:

@@ -5,6 +5,10 @@ import os
 import re
 import signal
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -29,6 +33,9 @@ processes are not put behind everything else on the machine (Ray's own default i
 
 DEATHS = re.compile("A worker died or was killed|retries remaining|The actor is temporarily unavailable")
 """Of what Ray prints among a run's own lines, whether it is asked to or not: deaths, of which the run tells itself."""
+
+LINGERS = 5.0
+"""Seconds that processes of an embedded Ray are given to end by themselves."""
 
 
 def start_ray(topology_address: str) -> None:
@@ -75,3 +82,54 @@ def _embed_ray() -> None:
         )
     except Exception as error:  # Ray raises bare ones: too slow a start, no memory, no port
         raise ProcessDied(f"Ray did not start: {error}; is the machine overloaded, or short of memory?") from error
+
+
+def end_ray() -> None:
+    """Leave the cluster, or end the embedded Ray with all its processes.
+
+    One that Ray ends while its threads compute may hang in its destructors for ever, and keep its memory: it is killed.
+    """
+    left = _descendants(_raylet())
+    ray.shutdown()
+    until = time.monotonic() + LINGERS
+    while left and time.monotonic() < until:
+        time.sleep(0.02)
+        left = {pid: born for pid, born in left.items() if _born(pid) == born}
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _raylet() -> int:
+    """The process that starts an embedded Ray's others; 0: there is none, the cluster is somebody else's."""
+    node: Any = ray._private.worker._global_node
+    found = node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET) if node else None
+    return found[0].process.pid if found else 0
+
+
+def _descendants(pid: int) -> dict[int, str]:
+    """The processes that one has started, and those that these have: when each was born, by id."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        if fields := _stat(int(path.name)):
+            children.setdefault(int(fields[1]), []).append(int(path.name))
+    found: dict[int, str] = {}
+    new = children.get(pid, []) if pid else []
+    while new:
+        found |= {child: born for child in new if (born := _born(child))}
+        new = [grandchild for child in new for grandchild in children.get(child, ())]
+    return found
+
+
+def _born(pid: int) -> str:
+    """When a process began, in the kernel's ticks; "": it is no more."""
+    fields = _stat(pid)
+    return fields[19] if fields and fields[0] != "Z" else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on (proc_pid_stat(5)); empty: it is no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

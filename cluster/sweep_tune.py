@@ -16,12 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from cluster import sweep_process
-from cluster.embedded import start_ray
+from cluster.embedded import end_ray, start_ray
 from cluster.following import NewRows
 from cluster.logs import last_words
 from cluster.metrics import read_metrics
@@ -235,7 +234,7 @@ def tune_ray() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        end_ray()
 
 
 def fit(

@@ -1,5 +1,6 @@
 """The command line as tests call it: in this process where that will do, in one of its own where it must end."""
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from benchmarks.chaos.living import session
 from cluster import cli
-from cluster.segments_folder import PREFIX, SHARED_MEMORY
+from cluster.segments_folder import OWNER, PREFIX, SHARED_MEMORY
 
 HOUSE = Path(__file__).resolve().parents[2]
 SMALL = ["--topology.local", "--envs", "4", "--rows", "16", "--epochs", "1"]
@@ -55,9 +56,21 @@ class Contrail:
         return self("train", recipe, *SMALL, "--run.folder", self.runs, "--run.name", name, *flags)
 
 
-def segments_folders(run: str) -> list[Path]:
-    """What runs of this name left in shared memory."""
-    return list(SHARED_MEMORY.glob(f"*{PREFIX}{run}-*"))
+def segments_folders(run: Path) -> list[Path]:
+    """What a run left in shared memory. Another test's may bear the same name, and be about to say whose it is."""
+    mine = str((run / "replay" / "log").resolve())
+    found = list(SHARED_MEMORY.glob(f"*{PREFIX}{run.name}-*"))
+    if not all(owner_of(folder) for folder in found):
+        time.sleep(0.5)
+    return [folder for folder in found if folder.exists() and owner_of(folder) in ("", mine)]
+
+
+def owner_of(folder: Path) -> str:
+    """The log of the run that has its live segments there; "": it does not say so."""
+    try:
+        return json.loads((folder / OWNER).read_text())["log"]
+    except (FileNotFoundError, ValueError):
+        return ""
 
 
 def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:

@@ -210,7 +210,7 @@ def test_a_damaged_run(command: str, damage: str, code: int, sentence: str, copy
     outcome = contrail(command, copy)
     assert outcome.code == code
     assert sentence in outcome.sentence
-    assert not segments_folders("copy")
+    assert not segments_folders(copy)
 
 
 def spoil(run: Path, damage: str) -> None:

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import ray
 
 from actors.environments import EnvironmentFailed
 from cluster.distributed import Distributed
+from cluster.embedded import end_ray, start_ray
 from cluster.experiment import Experiment, Topology
 from recipes.ppo import ppo
 from tests.cluster.worlds import same, weights_after, world_of
@@ -17,12 +19,23 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarni
 
 @pytest.fixture(scope="module", autouse=True)
 def one_ray():
-    """One Ray for all tests here, started as a run starts its own."""
-    from cluster.embedded import start_ray
-
+    """One Ray for all tests here, started and ended as a run starts its own; nothing of it is left."""
     start_ray("")
+    stays = ray.get(process_that_stays.remote())
     yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cluster.embedded.LINGERS", 0.5)
+        end_ray()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and Path(f"/proc/{stays}").exists():
+        time.sleep(0.1)
+    assert not Path(f"/proc/{stays}").exists()
+
+
+@ray.remote(num_cpus=0)
+def process_that_stays() -> int:
+    """As one that Ray has ended may do."""
+    return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
 
 
 def small(topology: Topology, **flags) -> Experiment:

@@ -52,7 +52,7 @@ def test_a_run_leaves_everything_in_its_folder(contrail: Contrail) -> None:
     assert json.loads((run / "evaluation.json").read_text())["eval/mean_reward"] == rows[-1]["eval/mean_reward"]
     assert sorted(path.name for path in (run / "replay").iterdir()) == ["journal", "log"]
     assert not list((run / "logs").iterdir())
-    assert not segments_folders("run")
+    assert not segments_folders(contrail.runs / "run")
 
 
 def test_a_moment_is_saved_once(contrail: Contrail, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_an_environment_that_fails_is_named_and_what_was_learned_is_kept(
     assert f"continue with: contrail resume {run.path}" in outcome.error
     log = (run.path / "logs" / "failure.log").read_text()
     assert "Traceback" in log and "EnvironmentFailed: actor-1" in log
-    assert not segments_folders("run")
+    assert not segments_folders(contrail.runs / "run")
 
 
 def only_in_actor(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_an_environment_that_fails_at_once_leaves_nothing_to_continue(contrail: 
     outcome = contrail.train("ppo", "--env", f"{FAULTY}:FaultyReset-v0")
     assert outcome.code == 2
     assert "actor-0: environment 0 of 4 raised OSError: the simulator is not there at reset" in outcome.sentence
-    assert "continue" not in outcome.error and not segments_folders("run")
+    assert "continue" not in outcome.error and not segments_folders(contrail.runs / "run")
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def test_a_disk_too_full_for_segments(contrail: Contrail) -> None:
         outcome = contrail.train("ppo", "--rows", 128)
     assert outcome.code == 1
     assert "has no room for a segment: wanted " in outcome.sentence and "lower the tables' capacity" in outcome.error
-    assert not segments_folders("run")
+    assert not segments_folders(contrail.runs / "run")
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_disk_too_full_for_checkpoints_keeps_the_one_before(contrail: Contrail
     assert f"no checkpoint could be written in {run.resolve()}/checkpoints, which has " in outcome.sentence
     assert RunFolder(run).checkpoints() == before and len(list((run / "checkpoints").iterdir())) == 1
     assert checkpoint.load(before[0])[1]["steps"] >= 64
-    assert f"continue with: contrail resume {run}" in outcome.error and not segments_folders("run")
+    assert f"continue with: contrail resume {run}" in outcome.error and not segments_folders(contrail.runs / "run")
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -170,7 +170,7 @@ def test_a_disk_too_full_for_metrics_keeps_what_was_learned(contrail: Contrail) 
     assert outcome.code == 1
     assert f"metrics cannot be written in {run}, which has " in outcome.sentence
     assert RunFolder(run).checkpoints() and f"continue with: contrail resume {run}" in outcome.error
-    assert not segments_folders("run")
+    assert not segments_folders(contrail.runs / "run")
 
 
 def lengthen(run: Path, **flags: object) -> None:
@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_ends_the_run(contrail: Contrail, tmp_path: Pat
     assert outcome.code == 1
     assert "train/value_loss, train/gradient_norm became nan; first parameter with a bad gradient: " in outcome.sentence
     assert not RunFolder(contrail.runs / "run").checkpoints(), "a step that failed half-way is not saved"
-    assert not segments_folders("run")
+    assert not segments_folders(contrail.runs / "run")
 
 
 def test_what_nobody_foresaw_is_a_sentence_too_and_its_traceback_is_kept(contrail: Contrail, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_stopped_run_is_saved_and_resumes_to_its_end(number: signal.Signals, c
     assert signal.getsignal(number) is before
     steps = int(RunFolder(run).latest().name)
     assert 0 < steps < 100_000 and read_metrics(run)[-1]["step"] == steps
-    assert not segments_folders("run")
+    assert not segments_folders(contrail.runs / "run")
     lengthen(run, steps=steps + 200)
     outcome = contrail("resume", run)
     assert outcome.code == 0 and "greedy evaluation" in outcome.out
@@ -285,7 +285,7 @@ def test_a_folder_that_vanishes_ends_the_run_and_what_was_learned_is_elsewhere(
     assert f"{run} is gone: somebody removed it, or its disk is not there any more" in outcome.sentence
     (refuge,) = (tmp_path / "contrail-run").iterdir()
     assert f"what came after the last checkpoint is in {refuge}" in outcome.error
-    assert not segments_folders("run")
+    assert not segments_folders(contrail.runs / "run")
     shutil.rmtree(run, ignore_errors=True)
     gone.rename(run)
     refuge.rename(run / "checkpoints" / refuge.name)

@@ -245,7 +245,7 @@ class Store:
 USED = ("stream", "start", "item", "mask")
 
 
-@examples(150)
+@examples(75)
 @given(
     tables=tables(),
     shards=st.integers(1, 2),
