@@ -25,7 +25,8 @@ train: $(VENV)/train.stamp
 	$(BIN)/contrail train $(RECIPE) $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not (slow or ray or cluster)" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "(ray or cluster) and not slow"
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -21,13 +21,6 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2`, one process has all tests that start Ray, one after another, and the other those that compute."""
-    for item in items:
-        if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a `gpu` test where torch sees no CUDA device."""
     if item.get_closest_marker("gpu") is None:

@@ -60,7 +60,10 @@ def dawdling(topology: Topology, pace: str) -> Experiment:
     return replace(experiment, updates=(gradient, *experiment.updates[1:]))
 
 
-@pytest.mark.parametrize(("actors", "learners"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(
+    ("actors", "learners"),
+    [(2, 1), (2, 2), pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(1, 2, marks=pytest.mark.slow)],
+)
 def test_timing_changes_nothing(actors: int, learners: int, tmp_path: Path) -> None:
     topology = Topology(actors=actors, learners=learners)
     awake = replace(topology, local=True) if learners == 1 else topology
@@ -117,7 +120,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
     assert {name for name in whole if name.startswith("random/")} == {f"random/{rank}" for rank in range(learners)}
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_learners_may_join_and_leave_between_checkpoints(before: int, after: int, tmp_path: Path) -> None:
     """One minibatch, so that it holds the same rows on any number of learners."""
 

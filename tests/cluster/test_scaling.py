@@ -66,7 +66,7 @@ def steps_until(world: Distributed, actors: int, *, seconds: float = 200.0) -> i
 
 
 @ray_test
-@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_actors_come_and_go_and_every_block_is_learned_from_once(
     lag: int, one_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
