@@ -155,8 +155,10 @@ class Actor:
 
     def close(self) -> None:
         """Closes the environments and the writer."""
-        self._environments.close()
-        self._writer.close()
+        try:
+            self._environments.close()
+        finally:
+            self._writer.close()
 
     def _snapshot(self) -> bytes | None:
         """What decides the next block, but for weights; None from the first time on that it cannot be had."""

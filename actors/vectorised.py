@@ -138,7 +138,11 @@ class Environments:
 
     def close(self) -> None:
         """Closes the environments."""
-        self._vector_env.close()
+        try:
+            self._vector_env.close()
+        except Exception as error:
+            who = f"one of environments 0..{self.count - 1}"
+            raise EnvironmentFailed(f"{who} raised {type(error).__name__} as it was closed: {error}") from error
 
     def _already_reset(
         self, value: Any, info: dict[str, Any], ended: np.ndarray, action: np.ndarray

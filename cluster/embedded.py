@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -89,47 +90,28 @@ def end_ray() -> None:
 
     One that Ray ends while its threads compute may hang in its destructors for ever, and keep its memory: it is killed.
     """
-    left = _descendants(_raylet())
-    ray.shutdown()
-    until = time.monotonic() + LINGERS
-    while left and time.monotonic() < until:
-        time.sleep(0.02)
-        left = {pid: born for pid, born in left.items() if _born(pid) == born}
-    for pid in left:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _raylet() -> int:
-    """The process that starts an embedded Ray's others; 0: there is none, the cluster is somebody else's."""
-    node: Any = ray._private.worker._global_node
-    found = node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET) if node else None
-    return found[0].process.pid if found else 0
-
-
-def _descendants(pid: int) -> dict[int, str]:
-    """The processes that one has started, and those that these have: when each was born, by id."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        if fields := _stat(int(path.name)):
-            children.setdefault(int(fields[1]), []).append(int(path.name))
-    found: dict[int, str] = {}
-    new = children.get(pid, []) if pid else []
-    while new:
-        found |= {child: born for child in new if (born := _born(child))}
-        new = [grandchild for child in new for grandchild in children.get(child, ())]
-    return found
-
-
-def _born(pid: int) -> str:
-    """When a process began, in the kernel's ticks; "": it is no more."""
-    fields = _stat(pid)
-    return fields[19] if fields and fields[0] != "Z" else ""
-
-
-def _stat(pid: int) -> list[str]:
-    """What the kernel tells of a process, from its state on (proc_pid_stat(5)); empty: it is no more."""
+    workers = _workers()
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+        ray.shutdown()
+    finally:
+        until = time.monotonic() + LINGERS
+        for worker in workers:
+            ended = select.poll()
+            ended.register(worker, select.POLLIN)
+            if not ended.poll(max(0.0, until - time.monotonic()) * 1000):
+                signal.pidfd_send_signal(worker, signal.SIGKILL)
+            os.close(worker)
+
+
+def _workers() -> list[int]:
+    """File descriptors of the processes that an embedded Ray has started; none: the cluster is somebody else's."""
+    node: Any = ray._private.worker._global_node
+    raylets = node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET, ()) if node else ()
+    workers: list[int] = []
+    with suppress(OSError):  # a kernel that does not tell
+        for raylet in raylets:
+            for thread in Path(f"/proc/{raylet.process.pid}/task").iterdir():
+                for pid in (thread / "children").read_text().split():
+                    with suppress(ProcessLookupError):
+                        workers.append(os.pidfd_open(int(pid)))
+    return workers

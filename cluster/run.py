@@ -205,6 +205,7 @@ class _Run:
                     if due:
                         evaluations.begin(self.folder.path_for(steps))
                     evaluations.look(world)
+                told.scaling.look(world)  # the last step may have brought what was wished
                 if not kept:  # what was learned last
                     self._save(world, steps, told.metrics, spared=evaluations.spared)
             except Exception as error:

@@ -70,11 +70,14 @@ class Scaling:
         self._seen = 0
         self._pending: Wish | None = None
         self._steps = -1  # that have ended since the start
+        self._looked = time.monotonic()
         self._told = 0.0
 
     def look(self, world: object) -> None:
         """Between two steps: bring the world nearer to what is wished, and say how far it is."""
-        self._steps += 1
+        self._steps, self._looked = self._steps + 1, time.monotonic()
+        if self._steps == 0 and isinstance(world, Scalable) and self._wishes.answer() is None:
+            self._wishes.reply(Answer(self._actors, 0.0, "done"))  # how many there are is resolved on this machine
         wish = self._newest()
         if wish is None:
             return
@@ -86,11 +89,12 @@ class Scaling:
         except (NotPossible, ExperimentError) as error:
             self._settle(wish, "refused", str(error))
             return
-        if self._actors == wish.actors:
+        waits = world.scaling()
+        if self._actors == wish.actors and not waits:  # else the change to another number cannot be stopped any more
             self._settle(wish, "done")
         elif time.monotonic() - self._told > EVERY:
             self._told = time.monotonic()
-            self._wishes.reply(Answer(self._actors, wish.asked, "waits", world.scaling()))
+            self._wishes.reply(Answer(self._actors, wish.asked, "waits", waits))
 
     def fewer(self) -> bool:
         """Whether fewer actors are wished for, and no step ends after which that could be done.
@@ -100,7 +104,7 @@ class Scaling:
         wish = self._newest()
         if wish is None or wish.actors >= self._actors:
             return False
-        return self._steps > 0 and time.time() - wish.asked > LATE
+        return self._steps > 0 and min(time.time() - wish.asked, time.monotonic() - self._looked) > LATE
 
     def _newest(self) -> Wish | None:
         """The wish that is pending; the files are read when somebody wished anew."""

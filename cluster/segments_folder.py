@@ -7,12 +7,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from cluster.assembly import rows_per_segment
 from cluster.experiment import Experiment, Spaces
 from cluster.lock import holding
+from cluster.run_folder import RunFolderError
 from replay.archive import Codec, expire, salvage
 from replay.segments import SPARE
 
@@ -68,15 +69,26 @@ def segments_folder(
 def _taken_over(place: Path) -> Iterator[Path | None]:
     """What an earlier start left, locked; None: nothing, or another run has just taken it for an orphan's.
 
-    That one has sent its rows to the log: it is waited for, since it removes the folder next.
+    That one sends its rows to the log: it is waited for, since it removes the folder next.
+
+    Raises:
+        RunFolderError: it takes too long.
     """
     left, deadline = place.resolve(), time.monotonic() + TAKES
-    while left.is_dir():
-        with holding(left) as alone:
-            if left.is_dir() and (alone or time.monotonic() > deadline):
-                yield left
-                return
-    yield None
+    with ExitStack() as stack:
+        while left.is_dir() and not _locked(left, stack):
+            if time.monotonic() > deadline:
+                raise RunFolderError(f"{left} is still being archived by another process: resume when that has ended")
+        yield left if left.is_dir() else None
+
+
+def _locked(folder: Path, stack: ExitStack) -> bool:
+    """Whether a folder's lock could be had; then it is held until the stack is left."""
+    with suppress(FileNotFoundError), ExitStack() as attempt:
+        if attempt.enter_context(holding(folder)):
+            stack.push(attempt.pop_all())
+            return True
+    return False
 
 
 @contextmanager

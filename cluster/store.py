@@ -162,6 +162,7 @@ class ShardProcess:
         What the former writer left that the shard has not heard of is removed; None: nobody died.
         """
         commits = self._shard.fence(streams, writer)
+        self._receiver.leave(streams)
         if former is not None:
             self._shard.segments.remove_unheard(former, self._live)
         self._failure = None  # it may be of a commit that came after one that died with the actor

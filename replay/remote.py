@@ -170,6 +170,13 @@ class Receiver:
             writer.close()
         self._writers = {}
 
+    def leave(self, streams: Sequence[int]) -> None:
+        """Close the writers of streams that go to others."""
+        for name, former in list(self._writers.items()):
+            if set(former.streams) & set(streams):
+                former.close()
+                del self._writers[name]
+
     def _commit(self, commit: Commit) -> None:
         """Commit under the trajectory's number: the writer counts once more where a commit failed and is repeated."""
         self._shard.commit(replace(commit, sequence=self._expected[commit.writer]))
@@ -201,10 +208,7 @@ class Receiver:
             )
         except FileExistsError as error:  # a receiver before this one knew it
             raise CommitLost(f"{trajectory.writer}: {error}") from error
-        for name, former in list(self._writers.items()):
-            if set(former.streams) & set(trajectory.streams):
-                former.close()
-                del self._writers[name]
+        self.leave(trajectory.streams)
         self._writers[trajectory.writer] = writer
         self._expected[trajectory.writer] = 0
         return writer

@@ -1,5 +1,5 @@
 import os
-import subprocess
+import signal
 import time
 from pathlib import Path
 
@@ -21,21 +21,32 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarni
 def one_ray():
     """One Ray for all tests here, started and ended as a run starts its own; nothing of it is left."""
     start_ray("")
-    stays = ray.get(process_that_stays.remote())
+    hangs = Hanging.remote()
+    process = ray.get(hangs.pid.remote())
     yield
+    os.kill(process, signal.SIGSTOP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cluster.embedded.LINGERS", 0.5)
         end_ray()
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and Path(f"/proc/{stays}").exists():
+    while time.monotonic() < deadline and lives(process):
         time.sleep(0.1)
-    assert not Path(f"/proc/{stays}").exists()
+    assert not lives(process)
 
 
 @ray.remote(num_cpus=0)
-def process_that_stays() -> int:
-    """As one that Ray has ended may do."""
-    return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+class Hanging:
+    """A process that is not able to end, as one may be whose threads compute when Ray ends it."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def small(topology: Topology, **flags) -> Experiment:

@@ -156,7 +156,7 @@ class Slow:
         return self.actors
 
     def scaling(self) -> str:
-        return "waiting for room for actor-2"
+        return "waiting for room for actor-2" * (self.looks > 0)
 
 
 def run_of(path: Path, *flags: str) -> RunFolder:
@@ -174,7 +174,7 @@ def test_a_wish_comes_true_or_is_refused_and_outlives_the_run(tmp_path: Path) ->
     running, asking = Scaling(folder, 2, told.append), Wishes(folder)
     experiment = small(Topology(actors=2, learners=1))
     running.look(Slow(2, 1))
-    assert asking.answer() is None and laid_out(experiment, folder) == experiment
+    assert asking.answer() == Answer(2, 0.0, "done") and laid_out(experiment, folder) == experiment
     asked, world = asking.ask(4), Slow(2, 3)
     running.look(world)
     assert asking.answer() == Answer(2, asked.asked, "waits", "waiting for room for actor-2")
@@ -196,18 +196,58 @@ def test_a_wish_comes_true_or_is_refused_and_outlives_the_run(tmp_path: Path) ->
     ]
 
 
-def test_fewer_actors_need_not_wait_for_those_that_find_no_room(tmp_path: Path) -> None:
+def test_fewer_actors_need_not_wait_for_those_that_find_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = run_of(tmp_path / "run")
     running, world = Scaling(folder, 4, print), Slow(4, 99)
     (folder.path / "scale.json").write_text(json.dumps({"actors": 2, "asked": time.time() - 60}))
     running.look(world)
     assert not running.fewer(), "no step has ended"
     running.look(world)
+    assert not running.fewer(), "a step has just ended"
+    monkeypatch.setattr("cluster.scaling.LATE", 0.0)
     assert running.fewer()
     Wishes(folder).ask(2)
+    monkeypatch.setattr("cluster.scaling.LATE", 20.0)
     assert not running.fewer(), "perhaps a step ends soon"
+    monkeypatch.setattr("cluster.scaling.LATE", 0.0)
     (folder.path / "scale.json").write_text(json.dumps({"actors": 8, "asked": time.time() - 60}))
     assert not running.fewer()
+
+
+def test_a_wish_that_is_taken_back_too_late_is_done_when_the_run_has_gone_back(tmp_path: Path) -> None:
+    """A change whose block is decided comes to pass; what was wished meanwhile comes after it."""
+    folder, told = run_of(tmp_path / "run"), list[str]()
+    running, asking, world = Scaling(folder, 2, told.append), Wishes(folder), Decided(2)
+    asking.ask(4)
+    running.look(world)
+    back = asking.ask(2)
+    running.look(world)
+    assert asking.pending() == back, "it has two actors, but not for long"
+    running.look(world)
+    assert asking.pending() == back and world.actors == 4
+    for _ in range(3):
+        running.look(world)
+    assert asking.answer() == Answer(2, back.asked, "done") and told == ["the run has 2 actors"]
+
+
+class Decided:
+    """A world that takes two looks for a change, and cannot give up one that it has begun."""
+
+    def __init__(self, actors: int) -> None:
+        self.actors, self.until, self.left = actors, actors, 0
+
+    def scale(self, actors: int) -> int:
+        if self.left:
+            self.left -= 1
+            self.actors = self.actors if self.left else self.until
+        elif actors != self.actors:
+            self.until, self.left = actors, 2
+        return self.actors
+
+    def scaling(self) -> str:
+        return f"block before {self.until} actors" * (self.left > 0)
 
 
 def test_the_command_waits_for_the_answer(contrail: Contrail, tmp_path: Path) -> None:
