@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
+from time import time
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,8 +12,11 @@ from actors.environments import EnvironmentFailed, Environments, Step
 from actors.episodes import Episode, Episodes
 from actors.policy import Policy
 from actors.snapshot import NotKept, pickled, unpickled
+from replay.stopwatch import Stopwatch
 
-STAGES = ("wait", "inference", "environment", "write")
+STAGES = ("wait", "room", "inference", "environment", "write", "between")
+"""Of an actor's wall time: waiting for weights, for a commit to be taken, policy, environments, writing rows and the
+snapshot, between two blocks."""
 NEW_EPISODES = "after a death or a resumption its environments begin new episodes"
 
 
@@ -61,9 +64,10 @@ class Report:
         version: of the weights that chose every action of it.
         steps: decisions made, i.e. agent steps, over all streams.
         episodes: those that ended in it.
-        seconds: spent per stage: waiting for weights, policy, environments, writing rows and the snapshot.
+        seconds: spent per stage, see `STAGES`; since the last block's end.
         snapshot: what decides the next block, for whoever goes on from there; None: it cannot be had.
         said: why the actor began new episodes where it was given a snapshot, or why it has none; empty: nothing new.
+        loaded: when it asked for new weights and when it had loaded them, in seconds since 1970; None: there were none.
     """
 
     actor: str
@@ -74,6 +78,7 @@ class Report:
     seconds: dict[str, float]
     snapshot: bytes | None = None
     said: str = ""
+    loaded: tuple[float, float] | None = None
 
 
 class Actor:
@@ -98,6 +103,7 @@ class Actor:
         start_block: index of the first block; the learner's version where a run is resumed or an actor replaced.
         snapshot: to go on from, of an actor of the same streams; None: begin new episodes.
         unkept: why there are to be no snapshots, in a few words; empty: they are taken after every block.
+        watch: of `STAGES`, where the writer's commits count the time for which they wait; None: one of its own.
 
     Raises:
         EnvironmentFailed: with the actor's name in front.
@@ -119,9 +125,11 @@ class Actor:
         start_block: int = 0,
         snapshot: bytes | None = None,
         unkept: str = "",
+        watch: Stopwatch | None = None,
     ):
         self._policy, self._environments, self._writer, self._weights = policy, environments, writer, weights
         self._name, self._rng, self._rows, self._max_version_lag = name, rng, rows, max_version_lag
+        self._watch = watch or Stopwatch(STAGES)
         self._block, self._version = start_block, -1
         self._versions = np.full(environments.count, -1, dtype=np.int64)
         self._unkept, self._said = unkept, f"{unkept}: {NEW_EPISODES}" if unkept else ""
@@ -135,13 +143,14 @@ class Actor:
 
     def collect(self) -> Report:
         """One block: waits for weights, fills every stream, commits."""
-        watch, steps, finished = Stopwatch(), 0, list[Episode]()
-        self._load_weights()
+        watch, steps, finished = self._watch, 0, list[Episode]()
+        watch.lap("between")
+        loaded = self._load_weights()
         watch.lap("wait")
         missing = np.full(self._environments.count, self._rows)
         with self._named():
             while missing.max() > 0:
-                step = self._advance(watch, finished)
+                step = self._advance(finished)
                 steps += int(np.count_nonzero(step.decided))
                 missing -= 1
                 if step.final is not None:
@@ -151,7 +160,7 @@ class Actor:
         watch.lap("write")
         self._block += 1
         said, self._said = self._said, ""
-        return Report(self._name, self._block - 1, self._version, steps, finished, watch.seconds, snapshot, said)
+        return Report(self._name, self._block - 1, self._version, steps, finished, watch.take(), snapshot, said, loaded)
 
     def close(self) -> None:
         """Closes the environments and the writer."""
@@ -193,8 +202,9 @@ class Actor:
         self._first, self._observation = state["first"], state["observation"]
         return True
 
-    def _load_weights(self) -> None:
-        lag = self._max_version_lag
+    def _load_weights(self) -> tuple[float, float] | None:
+        """When it asked for new weights and had them; None: there were none."""
+        lag, asked = self._max_version_lag, time()
         at_least = 0 if lag is None else max(0, self._block - lag)
         fresh = self._weights.read(have=self._version, at_least=at_least)
         if fresh is not None:
@@ -206,9 +216,11 @@ class Actor:
                 f"{self._name}: block {self._block} needs weights of version {at_least} or later, got {self._version}; "
                 "the weight reader must block until they exist"
             )
+        return None if fresh is None else (asked, time())
 
-    def _advance(self, watch: "Stopwatch", finished: list[Episode]) -> Step:
+    def _advance(self, finished: list[Episode]) -> Step:
         """One vector step: act, step, write the rows."""
+        watch = self._watch
         decision, self._state = self._policy.act(self._observation, self._state, self._first, self._rng)
         watch.lap("inference")
         step = self._environments.step(decision["action"])
@@ -262,17 +274,3 @@ class Actor:
             yield
         except EnvironmentFailed as error:
             raise EnvironmentFailed(f"{self._name}: {error}") from error
-
-
-class Stopwatch:
-    """Seconds per stage; every moment between two laps belongs to one stage."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self._last = perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Counts the time since the last lap towards a stage."""
-        now = perf_counter()
-        self.seconds[stage] += now - self._last
-        self._last = now

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.actor import Actor, WeightReader
+from actors.actor import STAGES, Actor, WeightReader
 from cluster.experiment import Experiment, ExperimentError, Spaces
 from learners.group import Group
 from learners.last_versions import LastVersions
@@ -17,6 +17,7 @@ from replay.messages import Commit
 from replay.opening import Places
 from replay.remote import Sender, Trajectory
 from replay.sampler import FarShard, Prefetch, Sampler, ShardLike
+from replay.stopwatch import Stopwatch
 from replay.table import watched
 from replay.writer import Writer
 
@@ -90,11 +91,12 @@ def make_actor(
         "streams": streams_of(experiment, index),
         "rows_per_segment": segment_rows or rows_per_segment(experiment, spaces),
     }
-    schema, incarnation = spaces.schema(experiment), writer_name(index, places, life)
+    schema, incarnation, watch = spaces.schema(experiment), writer_name(index, places, life), Stopwatch(STAGES)
+    commit = watch.around(commit, stage="room", before="write")
     writer = (
         Writer(incarnation, schema, folder=places.live, commit=commit, watch=watched(experiment.tables), **same)
         if send is None
-        else Sender(incarnation, schema, send=send, **same)
+        else Sender(incarnation, schema, send=watch.around(send, stage="room", before="write"), **same)
     )
     return Actor(
         spaces.policy(experiment),
@@ -110,6 +112,7 @@ def make_actor(
         start_block=start_block,
         snapshot=snapshot,
         unkept=unkept(experiment),
+        watch=watch,
     )
 
 

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from actors.actor import STAGES as ACTOR
 from cluster.experiment import Experiment
+from learners.learner import STAGES as LEARNER
 
 Limit = Literal["environment", "inference", "learner", "all-reduce", "replay", "weights", "turns", "driver"]
 Kind = Literal["actors", "learners", "shards", "weights", "driver", "process"]
-
-ACTOR = ("wait", "room", "inference", "environment", "write", "between")
-LEARNER = ("wait", "gather", "copy", "update", "reduce", "publish", "between")
-"""Stages that add up to the wall time of a block, and of a learner step."""
 
 DOMINATES = 2 / 3
 """Share of its time from which a kind limits a run at lag 0 by itself. Below it, letting the kinds overlap can gain

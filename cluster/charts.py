@@ -58,13 +58,16 @@ CHARTS = {
         Chart("effective rank of the embedding", "contrast/effective_rank"),
     ),
     "Staleness": (
-        Chart("versions behind", "staleness/(mean|max)"),
+        Chart("versions behind", "staleness/(mean|max|p50|p99)"),
         Chart("ratio before the first step, away from 1", "train/first_ratio_error"),
     ),
     "Throughput": (
         Chart("env steps a second", "time/fps", early=False),
-        Chart("learner, seconds a step", "time/learner_(wait|update)"),
-        Chart("actors, seconds a block", "time/actor_(wait|inference|environment|write)"),
+        Chart("learner, seconds a step", "time/learner_(wait|gather|copy|update|reduce|publish|between)"),
+        Chart("actors, seconds a block", "time/actor_(wait|room|inference|environment|write|between)"),
+        Chart("weights, seconds to the actors", "time/weight_sync_p(50|99)", early=False),
+        Chart("busy, share of wall time", "bottleneck/.+_busy", early=False),
+        Chart("draws ahead of the learners", "bottleneck/queue", early=False),
         Chart("windows drawn and evicted", "replay/.+/(drawn|evicted)"),
     ),
     "Health": (

@@ -44,6 +44,7 @@ class Condition:
         written: when this was written down.
         every: seconds between two versions.
         processes: the driver first.
+        verdict: what limits it of late, and the knob; "": not known.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Condition:
     written: float
     every: float
     processes: Sequence[Vitals]
+    verdict: str = ""
 
     @property
     def over(self) -> bool:

@@ -61,6 +61,7 @@ class Display:
         self._progress: deque[tuple[float, int]] = deque()
         self._last_line = now
         self._unprinted = False
+        self._verdict = ""
 
     def __enter__(self) -> "Display":
         if self._console.is_terminal:
@@ -73,18 +74,22 @@ class Display:
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
-        elif self._unprinted:
+            return
+        if self._unprinted:
             self._print(self._line())
+        if self._verdict:
+            self._print(self._verdict)
 
-    def update(self, steps: int, values: Mapping[str, SupportsFloat]) -> None:
+    def update(self, steps: int, values: Mapping[str, SupportsFloat], verdict: str = "") -> None:
         """Show new numbers.
 
         Args:
             steps: env steps so far.
             values: metrics by tag; those of earlier calls stay until they are given again.
+            verdict: what limits the run: under the table, and in the end under the lines; "": not known.
         """
         now = time.monotonic()
-        self._steps, self._unprinted = steps, True
+        self._steps, self._unprinted, self._verdict = steps, True, verdict
         self._values = self._values | {tag: float(value) for tag, value in values.items()}
         self._progress.append((now, steps))
         while now - self._progress[0][0] > RATE_SECONDS and len(self._progress) > 2:
@@ -138,7 +143,7 @@ class Display:
         table.add_row("", ProgressBar(total=self.total_steps, completed=self._steps, width=24))
         for name, _, value in self._figures():
             table.add_row(name, value)
-        return Group(Text(self.title, style="bold"), table)
+        return Group(Text(self.title, style="bold"), table, Text(self._verdict))
 
 
 def done(steps: int, of: int) -> str:

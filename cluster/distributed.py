@@ -8,6 +8,7 @@ import ray
 
 from actors.episodes import Episode
 from cluster import checkpoints
+from cluster.busy import Cores
 from cluster.embedded import end_ray, start_ray
 from cluster.evaluator import Evaluator
 from cluster.experiment import Experiment, Spaces
@@ -71,6 +72,7 @@ class Distributed:
         self.learners = Ranks(self.roster, self.faults, ahead=self.ahead)
         self.evaluator = Evaluator(self.roster, self.faults)
         self.actors = Troupe(self.roster, self.faults, ahead=self.ahead)
+        self.cores = None if experiment.topology.address else Cores()
 
     def __enter__(self) -> "Distributed":
         self.owns_ray = not ray.is_initialized()
@@ -112,10 +114,21 @@ class Distributed:
         metrics, steps, version = self.learners.step(meanwhile)
         self.faults.moved(version)
         self.actors.snapshots.forget(version)
-        for shard in self.shards:
-            metrics |= store_metrics(self.roster.result(shard.statistics.remote(), shard), metrics)
+        asked = [(shard, shard.statistics.remote(), shard.load.remote(version)) for shard in self.shards]
+        loads = []
+        for shard, statistics, load in asked:
+            metrics |= store_metrics(self.roster.result(statistics, shard), metrics)
+            loads.append(self.roster.result(load, shard))
+        metrics |= self._bottleneck(loads)
         health = {"health/deaths": float(self.faults.count), "health/actors": float(len(self.actors))}
         return Advance(metrics | health, self.actors.news(), steps, version)
+
+    def _bottleneck(self, loads: list[tuple[float, float | None]]) -> dict[str, float]:
+        """Tags of how busy the busiest shard is, how full the emptiest, and of this machine where all is on it."""
+        busy, queued = zip(*loads, strict=True)
+        tags = {"shards_busy": max(busy), "cores_busy": self.cores and self.cores.share()}
+        tags["queue"] = min((draws for draws in queued if draws is not None), default=None)
+        return {f"bottleneck/{name}": value for name, value in tags.items() if value is not None}
 
     def scale(self, actors: int) -> int:
         """See `Troupe.scale`."""

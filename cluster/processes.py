@@ -34,7 +34,7 @@ from cluster.weights import RayWeights, Stopped
 from cluster.world import learning_device
 from learners.group import join, leave
 from learners.last_versions import LastVersions
-from learners.learner import Learner
+from learners.learner import STAGES, Learner
 from replay.opening import Places
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
@@ -229,7 +229,7 @@ class LearnerProcess:
             self._between_steps = True
             raise
         self._between_steps = True
-        self._seconds = {stage: metrics[f"time/learner_{stage}"] for stage in ("wait", "update")}
+        self._seconds = {stage: metrics[f"time/learner_{stage}"] for stage in STAGES}
         return metrics, self._started.steps, self._started.version
 
     def histograms(self) -> Histograms:

@@ -84,14 +84,16 @@ class Pulse:
         """The run has so many env steps from an earlier start."""
         self._last = replace(self._last, steps=steps)
 
-    def moved(self, steps: int, rate: float | None) -> None:
+    def moved(self, steps: int, rate: float | None, verdict: str = "") -> None:
         """A learner step has ended.
 
         Args:
             steps: env steps so far.
             rate: env steps a second; None: not known.
+            verdict: what limits it.
         """
-        self._last = replace(self._last, phase="training", why="", steps=steps, rate=rate, moved=time.time())
+        now = time.time()
+        self._last = replace(self._last, phase="training", why="", steps=steps, rate=rate, moved=now, verdict=verdict)
 
     def _beat(self) -> None:
         while not self._ended.wait(self._every):

@@ -102,6 +102,7 @@ class Ranks:
         for rank in range(self._count):
             self._faults.finished(f"learner-{rank}")
         metrics, steps, version = results[0]
+        metrics |= _mean_seconds([found for found, _, _ in results])
         if NOT_KEPT in metrics:  # of any of them
             metrics |= {NOT_KEPT: max(found[NOT_KEPT] for found, _, _ in results)}
         return metrics, steps, version
@@ -178,3 +179,9 @@ class Ranks:
         asked = [(learner.kept.remote(), learner) for learner in processes]
         found = [self._roster.result(reference, learner) for reference, learner in asked]
         return [{version for version in versions if version >= self._faults.version} for versions in found]
+
+
+def _mean_seconds(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """Where the mean rank's time went."""
+    tags = [tag for tag in metrics[0] if tag.startswith("time/")]
+    return {tag: sum(found[tag] for found in metrics) / len(metrics) for tag in tags}

@@ -185,7 +185,7 @@ class _Run:
 
     def _loop(self, world: World, told: "_Told", evaluations: Evaluations, steps: int) -> int:
         """Learner steps until the experiment's env steps or `until`, or a request to stop; the env steps then."""
-        statistics, saved, limits = Statistics(), time.monotonic(), LimitsFile(self.folder)
+        statistics, saved, limits = Statistics(self.experiment), time.monotonic(), LimitsFile(self.folder)
         asked, end, kept = self.options.until, self.experiment.steps, False
         until = min(asked, end) if steps < asked else end
         with suppress(StoppedWaiting), world:
@@ -196,7 +196,7 @@ class _Run:
                     told.scaling.look(world)
                     advance = world.advance()
                     steps = advance.steps
-                    told.learner_step(steps, statistics.add(advance))
+                    told.learner_step(steps, statistics.add(advance), str(statistics.verdict() or ""))
                     due = evaluations.due(steps)
                     late = time.monotonic() - saved > self.options.checkpoint_seconds
                     if kept := due or late or checkpoint_request.wanted(self.folder):
@@ -280,11 +280,11 @@ class _Told:
         elif self.scaling.fewer():
             raise ProcessDied("processes find no room, and fewer actors are wanted", begin_again=True)
 
-    def learner_step(self, steps: int, values: Mapping[str, float]) -> None:
-        """Numbers of a learner step that has ended, at so many env steps."""
+    def learner_step(self, steps: int, values: Mapping[str, float], verdict: str) -> None:
+        """Numbers of a learner step that has ended, at so many env steps, and what limits the run."""
         self.write(steps, values)
-        self.display.update(steps, values)
-        self.pulse.moved(steps, values.get("time/fps"))
+        self.display.update(steps, values, verdict)
+        self.pulse.moved(steps, values.get("time/fps"), verdict)
 
 
 @contextmanager

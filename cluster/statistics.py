@@ -2,12 +2,18 @@
 
 import time
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 
 from actors.actor import Report
 from actors.episodes import Episode
+from cluster.bottleneck import NotMeasured, Verdict, busy, verdict
+from cluster.experiment import Experiment
 from cluster.world import Advance
+
+RECENT = 10
+"""Learner steps over which rates, percentiles and the verdict are taken."""
 
 
 class Statistics:
@@ -17,13 +23,17 @@ class Statistics:
     `time/fps` is agent steps per second over the last few learner steps.
 
     Args:
+        experiment: checked.
         window: episodes averaged.
     """
 
-    def __init__(self, window: int = 100) -> None:
+    def __init__(self, experiment: Experiment, window: int = 100) -> None:
         self.recent: deque[Episode] = deque(maxlen=window)
         self.episodes = 0
-        self._clock: deque[tuple[float, int]] = deque(maxlen=10)
+        self._experiment = experiment
+        self._clock: deque[tuple[float, int]] = deque(maxlen=RECENT)
+        self._steps: deque[dict[str, float]] = deque(maxlen=RECENT)
+        self._way = _Way()
 
     def add(self, advance: Advance) -> dict[str, float]:
         """All values after a learner step."""
@@ -32,16 +42,57 @@ class Statistics:
             self.episodes += len(report.episodes)
         self._clock.append((time.monotonic(), advance.steps))
         values = advance.metrics | self._rates() | _stages(advance.reports)
+        values |= self._way.of(advance) | busy(values, self._experiment)
+        self._steps.append({tag: value for tag, value in values.items() if tag.startswith(("time/", "bottleneck/"))})
         values["rollout/episodes"] = float(self.episodes)
         if self.recent:
             values["rollout/ep_rew_mean"] = float(np.mean([episode.total for episode in self.recent]))
             values["rollout/ep_len_mean"] = float(np.mean([episode.length for episode in self.recent]))
         return values
 
+    def verdict(self) -> Verdict | None:
+        """What limits the run of late; None: not known yet."""
+        tags = {tag for step in self._steps for tag in step}
+        means = {tag: float(np.mean([step[tag] for step in self._steps if tag in step])) for tag in tags}
+        with suppress(NotMeasured):
+            return verdict(means, self._experiment)
+        return None
+
     def _rates(self) -> dict[str, float]:
         (then, before), (now, after) = self._clock[0], self._clock[-1]
         rate = {} if now == then else {"time/fps": (after - before) / (now - then)}
         return rate | {"time/total_timesteps": float(after)}
+
+
+class _Way:
+    """The way of weights to the actors: when each version was published, and how long actors waited for it."""
+
+    def __init__(self) -> None:
+        self._published: dict[int, float] = {}
+        self._seconds: deque[list[float]] = deque(maxlen=RECENT)
+
+    def of(self, advance: Advance) -> dict[str, float]:
+        """Seconds from publishing to having loaded, and the share of their time that actors waited for what was out.
+
+        A version that was published before the first learner step of this start is not known, and left out.
+        """
+        self._published[advance.version] = advance.metrics.get("facts/published", 0.0)
+        for version in [version for version in self._published if version < advance.version - 10 * RECENT]:
+            del self._published[version]
+        known = {report.version: self._published.get(report.version) for report in advance.reports}
+        # Clocks of two machines differ by a little: nothing loads what is not there yet.
+        took = [
+            (max(0.0, report.loaded[1] - out), max(0.0, report.loaded[1] - max(out, report.loaded[0])))
+            for report in advance.reports
+            if report.loaded and (out := known[report.version])
+        ]
+        self._seconds.append([whole for whole, _ in took])
+        recent = [seconds for step in self._seconds for seconds in step]
+        values = {f"time/weight_sync_p{q}": float(np.percentile(recent, q)) for q in (50, 99) if recent}
+        if took or any(not report.loaded for report in advance.reports):
+            whole = sum(sum(report.seconds.values()) for report in advance.reports)
+            values["bottleneck/weights_wait"] = sum(waited for _, waited in took) / whole if whole else 0.0
+        return values
 
 
 def _stages(reports: list[Report]) -> dict[str, float]:

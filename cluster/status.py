@@ -66,7 +66,7 @@ def command_watch(arguments: list[str], seconds: float = 1.0) -> int:
             for row in rows.read():  # after a look at whether it lives: what it wrote last is there
                 values = {tag: value for tag, value in row.items() if tag not in ("step", "time")}
                 if "eval/mean_reward" not in row:  # which may be of weights from some steps ago
-                    display.update(int(row["step"]), values)
+                    display.update(int(row["step"]), values, condition.verdict)
             if not alive:
                 break
             time.sleep(seconds)
@@ -109,6 +109,8 @@ def sentences(condition: Condition, folder: Path, *, alive: bool) -> list[str]:
     progress.append(f"newest checkpoint at {int(newest[0].name):,}" if newest else "no checkpoint")
     best, problem = _best(folder)
     lines = [_verdict(condition, folder, alive=alive), "; ".join(progress + best), *problem]
+    if alive and condition.verdict:
+        lines.append(condition.verdict)
     if alive and (wished := Wishes(RunFolder(folder)).sentence()):
         lines.append(wished)
     if newest and not alive and condition.phase != "finished":

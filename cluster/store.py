@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from cluster.busy import BusyLoop
 from cluster.histograms import Histograms
 from cluster.logs import log_to
 from cluster.vitals import Rate, Vitals, of_this_process
@@ -79,7 +80,10 @@ class ShardProcess:
         self._by_priority = any(table.by_priority for table in tables.values())
         self._asked: dict[int, int] = {}  # by rank, the last draw that it asked for
         self._life = 0  # of the learners
-        self._rate = Rate()
+        self._rate, self._busy = Rate(), BusyLoop()
+        self._batches = {
+            name: table.batch_windows / shards for name, table in tables.items() if table.reads_once
+        }  # this shard's share
         self._priorities: dict[int, list[Priority]] = {}  # by rank, what it found and no draw knows yet
 
     async def commit(self, commit: Commit) -> None:
@@ -192,6 +196,19 @@ class ShardProcess:
     async def statistics(self) -> dict[str, float]:
         """Gauges of the shard."""
         return self._shard.statistics()
+
+    async def load(self, done: int) -> tuple[float, float | None]:
+        """How busy the process was since it was last asked, and how many draws are ahead of the learners.
+
+        Args:
+            done: draws that learners have finished with.
+
+        Returns:
+            A share of wall time, and what is formed or could be of draws of the tables that are read once; None: no
+            table is.
+        """
+        held = [self._shard.holdings[name].held / windows for name, windows in self._batches.items()]
+        return self._busy.share(), max(0, self._shard.drawn - done) + min(held) if held else None
 
     async def histograms(self) -> Histograms:
         """Of windows' priorities and ages."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from learners.shared_sum import SharedSum, one_host
+from learners.sum_clock import SumClock
 
 
 @dataclass
@@ -28,20 +29,20 @@ class Group:
         rank: this learner's number, 0 publishes and saves.
         size: number of learners.
         shares_memory: whether gradients are summed through memory that all ranks share.
+        clock: of sums over ranks.
     """
 
     rank: int = 0
     size: int = 1
     shares_memory: bool = False
+    clock: SumClock = field(default_factory=SumClock, compare=False)
     _shared: SharedSum | None = field(default=None, init=False)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The element-wise sum over ranks; the tensor itself where there is one rank."""
         if self.size == 1:
             return tensor
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
+        return _total(tensor, self.clock)
 
     def rows(self, own: Tensor) -> "Joined":
         """The rows of all ranks, to each of which this one adds as many as it has.
@@ -54,7 +55,7 @@ class Group:
         counts = torch.zeros(self.size, dtype=torch.int64, device=own.device)
         counts[self.rank] = len(own)
         numbers = self.sum(counts).tolist()
-        return Joined(sum(numbers[: self.rank]), sum(numbers[self.rank + 1 :]), alone=False)
+        return Joined(sum(numbers[: self.rank]), sum(numbers[self.rank + 1 :]), alone=False, clock=self.clock)
 
     def sum_gradients(self, module: nn.Module) -> None:
         """Replace each parameter's gradient by its sum over ranks, in one message.
@@ -65,7 +66,8 @@ class Group:
             return
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        pieces = self._summed(gradients).split([gradient.numel() for gradient in gradients])
+        with self.clock.running(gradients[0].device):
+            pieces = self._summed(gradients).split([gradient.numel() for gradient in gradients])
         for parameter, gradient, piece in zip(parameters, gradients, pieces, strict=True):
             parameter.grad = gradient.copy_(piece.view_as(gradient))
 
@@ -104,11 +106,13 @@ class Joined:
         before: how many are of lower ranks: the place of this rank's first one.
         after: how many are of higher ranks.
         alone: there is one rank: its columns are whole as they are.
+        clock: the group's.
     """
 
     before: int = 0
     after: int = 0
     alone: bool = True
+    clock: SumClock = field(default_factory=SumClock, compare=False)
 
     def __call__(self, own: Tensor) -> Tensor:
         """A column of all rows, from this rank's part of it (n, ...).
@@ -120,21 +124,28 @@ class Joined:
         if own.dtype == torch.bool:  # which cannot be added up
             return self(own.to(torch.uint8)).bool()
         # Zeros where the others' rows are, so that a sum gathers: their numbers of rows may differ.
-        return _Sum.apply(pad(own, (0, 0) * (own.ndim - 1) + (self.before, self.after)))
+        return _Sum.apply(pad(own, (0, 0) * (own.ndim - 1) + (self.before, self.after)), self.clock)
 
 
 class _Sum(torch.autograd.Function):
     """The sum over ranks, and of its gradients on the way back: each rank's loss is a share of one."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
-        return total
+    def forward(ctx: Any, tensor: Tensor, clock: SumClock) -> Tensor:
+        ctx.clock = clock
+        return _total(tensor, clock)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradient)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _total(gradient, ctx.clock), None
+
+
+def _total(tensor: Tensor, clock: SumClock) -> Tensor:
+    """The element-wise sum over ranks."""
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    with clock.running(total.device):
+        distributed.all_reduce(total)
+    return total
 
 
 def join(address: str, rank: int, size: int, *, device: torch.device, seconds: float = 600.0) -> Group:

@@ -1,9 +1,10 @@
 """The learner: reads batches, runs its updates, publishes weights. One per GPU or core; all of them step together."""
 
-import time
 import zlib
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
+from time import time
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,15 +23,25 @@ from learners.not_finite import NotFinite, kept
 from learners.objective import Batch
 from learners.update import Engine, Update
 from learners.upload import moved_to
+from replay.stopwatch import Stopwatch
 from replay.table import Table
 
+STAGES = ("wait", "gather", "copy", "update", "reduce", "publish", "between")
+"""Of a learner's wall time: waiting for rows, gathering them, bringing them to the device, updates, sums over ranks,
+keeping and publishing the new version, between two steps."""
 NOT_KEPT = "checks/state_not_kept"
 """Metric: 1 where there was no room to keep the state."""
 
 
 @runtime_checkable
 class BatchReader(Protocol):
-    """Where batches come from: `replay.sampler.Sampler`."""
+    """Where batches come from: `replay.sampler.Sampler`.
+
+    Attributes:
+        moments: when stages of the last read ended, in order, by `perf_counter`: "wait", "gather", "copy".
+    """
+
+    moments: Mapping[str, float]
 
     def read(self, step: int) -> Mapping[str, Mapping[str, np.ndarray | Tensor]]:
         """The batches of a learner step by table, columns (B, lead + window, ...); waits until there are enough rows.
@@ -76,6 +87,7 @@ class Learner:
         version: learner steps made since the run began, over all its resumptions: the version of the weights.
         steps: env steps (decisions) that it has trained on, summed over ranks; without a table that reads once, all
             decisions that it was given.
+        published: when its newest weights were ready, in seconds since 1970.
     """
 
     def __init__(
@@ -102,6 +114,8 @@ class Learner:
         self.keep = keep
         self.version = 0
         self.steps = 0
+        self.published = 0.0
+        self._watch = Stopwatch(STAGES)
         self._ages: dict[str, Tensor] = {}
         self._newest: dict[str, Batch] = {}
 
@@ -113,6 +127,7 @@ class Learner:
         if self.keep is not None:
             tensors, values = self.state()
             self.keep.write(tensors, values | {"priorities": self._priorities()})
+        self.published = time()
         if self.group.rank == 0:
             self.publish.publish(self.version, self.model.acting_weights())
 
@@ -120,7 +135,8 @@ class Learner:
         """One learner step: a batch of every table, every update once, a new version.
 
         Returns:
-            Metrics by tag, the same on every rank, but `time/*` (seconds) and `checks/state_not_kept` are this rank's.
+            Metrics by tag, the same on every rank, but `time/*` (seconds, see `STAGES`), `facts/published` and
+            `checks/state_not_kept` are this rank's.
 
         Raises:
             StaleRows: the batch breaks a table's `max_lag`.
@@ -128,11 +144,11 @@ class Learner:
                 the folder of failures.
             OutOfBounds: a metric left the range that its objective declares.
         """
-        started = time.perf_counter()
+        self._watch.lap("between")
         self._newest = {}  # before the next ones need memory
-        batches = {name: self._batch(name, columns) for name, columns in self.read.read(self.version).items()}
+        batches = {name: self._batch(name, columns) for name, columns in self._read().items()}
         metrics = self._staleness(batches)
-        ready = time.perf_counter()
+        self._watch.lap("copy")
         for engine in self.engines:
             metrics |= self._run(engine, batches)
             for table, (items, priorities) in engine.priorities.items():
@@ -144,11 +160,22 @@ class Learner:
         once = {name for name, table in self.tables.items() if table.reads_once} or set(self.tables)
         trained = [batch["mask"].sum() for name, batch in batches.items() if name in once]
         self.steps += int(self.group.sum(torch.stack(trained).sum()))
+        self._watch.lap("update")
+        self._watch.move(self.group.clock.take(), out_of="update", to="reduce")  # the device has just answered
         self.announce()
         if self.keep is not None:
             metrics[NOT_KEPT] = float(self.keep.full)
-        metrics |= {"time/learner_wait": ready - started, "time/learner_update": time.perf_counter() - ready}
-        return metrics | {"train/version": float(self.version), "facts/weights_crc": float(self.checksum())}
+        metrics |= {"train/version": float(self.version), "facts/weights_crc": float(self.checksum())}
+        metrics["facts/published"] = self.published
+        self._watch.lap("publish")
+        return metrics | {f"time/learner_{stage}": seconds for stage, seconds in self._watch.take().items()}
+
+    def _read(self) -> Mapping[str, Mapping[str, np.ndarray | Tensor]]:
+        """The next batches; what they were waited for is told by whoever gathered them."""
+        found = self.read.read(self.version)
+        for stage, moment in self.read.moments.items():
+            self._watch.lap(stage, moment)
+        return found
 
     def _run(self, engine: Engine, batches: Mapping[str, Batch]) -> dict[str, float]:
         """One update; what it stumbled over is kept."""
@@ -191,7 +218,7 @@ class Learner:
             if table.max_lag is not None and len(lag) and lag.max() > table.max_lag:
                 raise StaleRows(f'table "{name}": a row is {int(lag.max())} versions old, the bound is {table.max_lag}')
             if len(lag):
-                metrics |= {"staleness/mean": float(lag.mean()), "staleness/max": float(lag.max())}
+                metrics |= _staleness_of(lag)
                 self._ages[name] = lag
         return metrics
 
@@ -250,6 +277,15 @@ class Learner:
         self.version, self.steps = int(values["version"]), int(values["steps"])
         for table, items, priorities in values.get("priorities", ()):
             self.read.prioritise(table, np.array(items, np.int64), np.array(priorities, np.float64))
+
+
+def _staleness_of(lag: Tensor) -> dict[str, float]:
+    """Mean, largest and percentiles (nearest rank) of versions behind, (n,)."""
+    ordered = lag.sort().values
+    percentiles = [ordered[ceil(share * len(lag)) - 1] for share in (0.5, 0.99)]
+    names = ("mean", "max", "p50", "p99")
+    values = torch.stack([lag.mean(), ordered[-1], *percentiles]).tolist()  # one answer of the device for all
+    return {f"staleness/{name}": value for name, value in zip(names, values, strict=True)}
 
 
 def _distribution(ages: np.ndarray, most: int = 64) -> tuple[np.ndarray, np.ndarray]:

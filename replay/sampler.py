@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -58,6 +59,9 @@ class Sampler:
         buffers: batches that stay valid: the newest ones.
         unpacked_bytes: of archived segments that are kept in memory, where they must be unpacked to be read.
 
+    Attributes:
+        moments: when the stages of the last read ended, by `perf_counter`: "wait" for the shards' answers, "gather".
+
     Raises:
         TableError: a batch does not divide by shards * ranks.
     """
@@ -95,6 +99,7 @@ class Sampler:
         self._answers = tuple(shard.draw if isinstance(shard, ShardLike) else shard.rows for shard in shards)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="gather") if len(os.sched_getaffinity(0)) > 1 else None
         self._reads = 0
+        self.moments: Mapping[str, float] = {}
 
     def read(self, step: int) -> dict[str, Arrays]:
         """This rank's part of batch `step`, by table and column: (B, lead + window, *shape).
@@ -113,6 +118,7 @@ class Sampler:
         """
         parts = self._parts[self._reads % len(self._buffers)]
         found = [answer(step, self._rank, self._ranks) for answer in self._answers]
+        answered = perf_counter()
         for place, part in enumerate(found):
             rows = self._mapped[place].rows(part.segments) if isinstance(part, Draw) else {}
             for name in self._tables:
@@ -123,6 +129,7 @@ class Sampler:
                     for column, values in part[name].items():
                         target.arrays[column][:] = values
         self._reads += 1
+        self.moments = {"wait": answered, "gather": perf_counter()}
         return self._buffers[(self._reads - 1) % len(self._buffers)]
 
     def prioritise(self, table: str, items: np.ndarray, priorities: np.ndarray) -> None:
@@ -232,25 +239,33 @@ class Prefetch:
     Args:
         sampler: with at least two buffers.
         then: what the thread makes of every batch that it read, such as a copy on a GPU; None: nothing.
+
+    Attributes:
+        moments: as of `Sampler`, of the last batch that was handed out, and when the "copy" ended, where there is one.
+            They may lie before the call that handed it out.
     """
 
     def __init__(self, sampler: Sampler, then: Callable[[dict[str, Arrays]], Any] | None = None) -> None:
         self._sampler, self._then = sampler, then
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._coming: tuple[int, Future[Any]] | None = None
+        self.moments: Mapping[str, float] = {}
 
     def read(self, step: int) -> Any:
         """As `Sampler.read`, or what `then` made of it; errors of reading ahead are raised by the read they concern."""
         coming, self._coming = self._coming, None  # what failed is tried again
         if coming is None or coming[0] != step:
             coming = (step, self._thread.submit(self._fetch, step))
-        batches = coming[1].result()
+        batches, self.moments = coming[1].result()
         self._coming = (step + 1, self._thread.submit(self._fetch, step + 1))
         return batches
 
-    def _fetch(self, step: int) -> Any:
+    def _fetch(self, step: int) -> tuple[Any, Mapping[str, float]]:
         batches = self._sampler.read(step)
-        return batches if self._then is None else self._then(batches)
+        if self._then is None:
+            return batches, self._sampler.moments
+        moved = self._then(batches)
+        return moved, {**self._sampler.moments, "copy": perf_counter()}
 
     def prioritise(self, table: str, items: np.ndarray, priorities: np.ndarray) -> None:
         """As `Sampler.prioritise`."""

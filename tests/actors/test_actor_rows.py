@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from actors.actor import Actor
+from actors.actor import STAGES, Actor
 from actors.environments import EnvironmentFailed, Environments
 from tests.actors.counting import Counting, CountingDict
 from tests.actors.fakes import CountingPolicy, InMemoryWeights, RowList
@@ -111,7 +111,7 @@ def test_the_report_counts_decisions_and_true_returns(mode):
         by_number[int(row["episode"])] = by_number.get(int(row["episode"]), 0.0) + float(row["reward"])
     totals = sorted(by_number[int(row["episode"])] for row in ended)
     np.testing.assert_allclose(sorted(episode.total for episode in report.episodes), totals)
-    assert set(report.seconds) == {"wait", "inference", "environment", "write"}
+    assert set(report.seconds) == set(STAGES)
     assert all(seconds > 0 for seconds in report.seconds.values())
 
 

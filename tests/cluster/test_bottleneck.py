@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.bottleneck import ACTOR, LEARNER, NotMeasured, busy, verdict
+from actors.actor import STAGES as ACTOR
+from cluster.bottleneck import NotMeasured, busy, verdict
 from cluster.experiment import Experiment, Topology
+from learners.learner import STAGES as LEARNER
 from recipes.ppo import ppo
 
 

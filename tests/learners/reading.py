@@ -34,6 +34,7 @@ class RandomRows:
     def __init__(self, *, images: bool, changes: Mapping[str, np.ndarray] | None = None) -> None:
         self.images, self.changes = images, dict(changes or {})
         self.published: list[int] = []
+        self.moments: dict[str, float] = {}
 
     def read(self, step: int) -> dict[str, dict[str, np.ndarray]]:
         rng, shape = np.random.default_rng(step), (TABLE.batch, TABLE.lead + TABLE.window)

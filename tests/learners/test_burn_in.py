@@ -51,7 +51,7 @@ class Around:
     """All that a learner needs around it: gives it one batch, and keeps what an update is given."""
 
     def __init__(self, drawn: dict[str, np.ndarray]) -> None:
-        self.drawn, self.objectives, self.priorities, self.batch = drawn, {}, {}, {}
+        self.drawn, self.objectives, self.priorities, self.batch, self.moments = drawn, {}, {}, {}, {}
 
     def read(self, step):
         return {"fresh": self.drawn}

@@ -19,6 +19,7 @@ class Uploaded(Sampler):
         self.rows = RandomRows(images=False)
         self.arrays: list[dict[str, dict[str, np.ndarray]]] = [{}, {}]
         self.threads: set[int] = set()
+        self.moments = {}
 
     def read(self, step: int) -> dict[str, dict[str, np.ndarray]]:
         self.threads.add(threading.get_ident())
