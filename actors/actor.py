@@ -17,6 +17,8 @@ from replay.stopwatch import Stopwatch
 STAGES = ("wait", "room", "inference", "environment", "write", "between")
 """Of an actor's wall time: waiting for weights, for a commit to be taken, policy, environments, writing rows and the
 snapshot, between two blocks."""
+WORKS = ("inference", "environment", "write")
+"""Those in which it does not wait for others."""
 NEW_EPISODES = "after a death or a resumption its environments begin new episodes"
 
 

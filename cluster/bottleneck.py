@@ -9,13 +9,15 @@ from cluster.experiment import Experiment
 from learners.learner import STAGES as LEARNER
 
 Limit = Literal["environment", "inference", "learner", "all-reduce", "replay", "weights", "turns", "driver"]
-Kind = Literal["actors", "learners", "shards", "weights", "driver", "process"]
+Kind = Literal["actors", "straggler", "learners", "shards", "weights", "driver", "process"]
 
 DOMINATES = 2 / 3
 """Share of its time from which a kind limits a run at lag 0 by itself. Below it, letting the kinds overlap can gain
 more than twice as many of its processes: a factor of 1 / share, against 1 / (1 - share / 2)."""
 ALIKE = 0.1
 """Kinds whose shares differ by less are told apart by the queue between them."""
+BEHIND = 1.5
+"""An actor that works so many times as long as the mean one keeps the others waiting."""
 FULL = 0.9
 """Share of a machine's cores from which on another process finds none that is idle."""
 
@@ -31,6 +33,7 @@ SUBJECTS: dict[Limit, str] = {
 }
 WHOSE: dict[Kind, str] = {
     "actors": "the actors'",
+    "straggler": "the slowest actor's",
     "learners": "the learners'",
     "shards": "the busiest shard's",
     "weights": "the actors'",
@@ -81,8 +84,9 @@ def verdict(values: Mapping[str, float], experiment: Experiment) -> Verdict:
 
     Each kind of process is as busy as the parts of its time say in which it does not wait; the busiest one is the
     limit, and the largest part of its time names it. Where two are about as busy, the queue between them tells who is
-    ahead. At lag 0, where actors and learners take turns, none may be busy for long: then the turns are the limit,
-    unless another process would find all cores busy anyway.
+    ahead. One actor that is slower than the others may be busy where the mean one waits for it. At lag 0, where actors
+    and learners take turns, none may be busy for long: then the turns are the limit, unless another process would find
+    all cores busy anyway.
 
     Args:
         values: by tag, of one line of `metrics.jsonl`, or means over several.
@@ -96,6 +100,10 @@ def verdict(values: Mapping[str, float], experiment: Experiment) -> Verdict:
     in_step = experiment.topology.max_version_lag == 0
     kind = _busiest(busy, None if in_step else values.get("bottleneck/queue"))
     full = values.get("bottleneck/cores_busy", 0.0) >= FULL
+    slowest = values.get("bottleneck/slowest_actor_busy", 0.0)
+    if slowest > max(busy[kind], DOMINATES, BEHIND * busy.get("actors", 1.0)):
+        part = max(kinds["actors"], key=lambda part: part.share)
+        return Verdict(part.limit, slowest, "the others wait for it: see contrail status", "straggler")
     takes_turns = in_step and not (experiment.topology.local or experiment.store)
     if takes_turns and busy[kind] < DOMINATES and not full:
         return Verdict("turns", max(0.0, 1 - busy[kind]), "--topology.max-version-lag 1 lets them overlap", kind)
@@ -107,16 +115,20 @@ def verdict(values: Mapping[str, float], experiment: Experiment) -> Verdict:
 def busy(values: Mapping[str, float], experiment: Experiment) -> dict[str, float]:
     """Tags of how busy actors and learners are, as shares of their wall time; empty where that is not measured."""
     try:
-        local = experiment.topology.local
-        kinds = _of_processes(values, experiment)
+        learner = _seconds(values, "learner", LEARNER)
+        actor = {} if experiment.store else _seconds(values, "actor", ACTOR)
     except NotMeasured:
         return {}
-    found = {kind: sum(part.share for part in kinds[kind]) for kind in ("actors", "learners") if kind in kinds}
-    if local:  # a share of the process's, which is the learner's, too
-        cycle = _seconds(values, "learner", LEARNER)
-        spent = _seconds(values, "actor", ("room", "inference", "environment", "write"))
-        found["actors"] = min(1.0, experiment.topology.actors * sum(spent.values()) / sum(cycle.values()))
-    return {f"bottleneck/{kind}_busy": share for kind, share in found.items()}
+    cycle = sum(learner.values())
+    found = {"bottleneck/learners_busy": (cycle - learner["wait"] - learner["between"]) / cycle}
+    if actor:
+        whole = sum(actor.values())
+        works = whole - actor["wait"] - actor["between"]
+        if experiment.topology.local:  # they play one after another, in the learner's time; where rows go is there, too
+            found["bottleneck/actors_busy"] = min(1.0, experiment.topology.actors * works / cycle)
+        else:
+            found["bottleneck/actors_busy"] = (works - actor["room"]) / whole
+    return found
 
 
 def _busiest(busy: Mapping[Kind, float], queue: float | None) -> Kind:

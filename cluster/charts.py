@@ -67,7 +67,7 @@ CHARTS = {
         Chart("actors, seconds a block", "time/actor_(wait|room|inference|environment|write|between)"),
         Chart("weights, seconds to the actors", "time/weight_sync_p(50|99)", early=False),
         Chart("busy, share of wall time", "bottleneck/.+_busy", early=False),
-        Chart("draws ahead of the learners", "bottleneck/queue", early=False),
+        Chart("draws ahead of the learners", "bottleneck/queue"),
         Chart("windows drawn and evicted", "replay/.+/(drawn|evicted)"),
     ),
     "Health": (

@@ -1,17 +1,20 @@
 """Numbers of a run as people know them: Stable-Baselines3's tags where there are some, our groups elsewhere."""
 
+import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
 
-from actors.actor import Report
+from actors.actor import WORKS, Report
 from actors.episodes import Episode
 from cluster.bottleneck import NotMeasured, Verdict, busy, verdict
 from cluster.experiment import Experiment
 from cluster.world import Advance
 
+SECOND = 1.0
 RECENT = 10
 """Learner steps over which rates, percentiles and the verdict are taken."""
 
@@ -34,6 +37,8 @@ class Statistics:
         self._clock: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._steps: deque[dict[str, float]] = deque(maxlen=RECENT)
         self._way = _Way()
+        self._verdict: Verdict | None = None
+        self._judged = -math.inf
 
     def add(self, advance: Advance) -> dict[str, float]:
         """All values after a learner step."""
@@ -43,6 +48,8 @@ class Statistics:
         self._clock.append((time.monotonic(), advance.steps))
         values = advance.metrics | self._rates() | _stages(advance.reports)
         values |= self._way.of(advance) | busy(values, self._experiment)
+        if len(shares := [_works(report) for report in advance.reports]) > 1:
+            values["bottleneck/slowest_actor_busy"] = max(shares)
         self._steps.append({tag: value for tag, value in values.items() if tag.startswith(("time/", "bottleneck/"))})
         values["rollout/episodes"] = float(self.episodes)
         if self.recent:
@@ -51,12 +58,13 @@ class Statistics:
         return values
 
     def verdict(self) -> Verdict | None:
-        """What limits the run of late; None: not known yet."""
-        tags = {tag for step in self._steps for tag in step}
-        means = {tag: float(np.mean([step[tag] for step in self._steps if tag in step])) for tag in tags}
-        with suppress(NotMeasured):
-            return verdict(means, self._experiment)
-        return None
+        """What limits the run of late, found once a second; None: not known yet."""
+        if time.monotonic() - self._judged > SECOND:
+            tags = {tag for step in self._steps for tag in step}
+            means = {tag: mean([step[tag] for step in self._steps if tag in step]) for tag in tags}
+            with suppress(NotMeasured):
+                self._verdict, self._judged = verdict(means, self._experiment), time.monotonic()
+        return self._verdict
 
     def _rates(self) -> dict[str, float]:
         (then, before), (now, after) = self._clock[0], self._clock[-1]
@@ -87,8 +95,8 @@ class _Way:
             if report.loaded and (out := known[report.version])
         ]
         self._seconds.append([whole for whole, _ in took])
-        recent = [seconds for step in self._seconds for seconds in step]
-        values = {f"time/weight_sync_p{q}": float(np.percentile(recent, q)) for q in (50, 99) if recent}
+        recent = sorted(seconds for step in self._seconds for seconds in step)
+        values = {f"time/weight_sync_p{q}": nearest(recent, q / 100) for q in (50, 99) if recent}
         if took or any(not report.loaded for report in advance.reports):
             whole = sum(sum(report.seconds.values()) for report in advance.reports)
             values["bottleneck/weights_wait"] = sum(waited for _, waited in took) / whole if whole else 0.0
@@ -100,4 +108,20 @@ def _stages(reports: list[Report]) -> dict[str, float]:
     if not reports:
         return {}
     names = reports[0].seconds
-    return {f"time/actor_{name}": float(np.mean([report.seconds[name] for report in reports])) for name in names}
+    return {f"time/actor_{name}": mean([report.seconds[name] for report in reports]) for name in names}
+
+
+def _works(report: Report) -> float:
+    """The share of its time in which an actor did not wait."""
+    seconds = report.seconds
+    return sum(seconds[stage] for stage in WORKS) / max(1e-9, sum(seconds.values()))
+
+
+def mean(values: Sequence[float]) -> float:
+    """As numpy's, which takes ten times as long for a few numbers."""
+    return sum(values) / len(values)
+
+
+def nearest(ordered: Sequence[float], share: float) -> float:
+    """The smallest of some values up to which at least a share of them lie."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

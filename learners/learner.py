@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from math import ceil
 from pathlib import Path
 from time import time
 from typing import Any, Protocol, runtime_checkable
@@ -116,7 +115,7 @@ class Learner:
         self.steps = 0
         self.published = 0.0
         self._watch = Stopwatch(STAGES)
-        self._ages: dict[str, Tensor] = {}
+        self._ages: dict[str, np.ndarray] = {}
         self._newest: dict[str, Batch] = {}
 
     def announce(self) -> None:
@@ -214,7 +213,7 @@ class Learner:
             table = self.tables[name]
             if not table.reads_once:
                 continue
-            lag = (self.version - batch["policy_version"])[batch["mask"] > 0].float()
+            lag = (self.version - batch["policy_version"])[batch["mask"] > 0].cpu().numpy()
             if table.max_lag is not None and len(lag) and lag.max() > table.max_lag:
                 raise StaleRows(f'table "{name}": a row is {int(lag.max())} versions old, the bound is {table.max_lag}')
             if len(lag):
@@ -228,7 +227,7 @@ class Learner:
         "staleness/TABLE": versions behind. "importance/TABLE": ratios of the present policy to the one that acted, from
         a forward pass made here, so that learner steps pay nothing for it. To be called between two of them.
         """
-        ages = {f"staleness/{name}": _distribution(ages.cpu().numpy()) for name, ages in self._ages.items()}
+        ages = {f"staleness/{name}": _distribution(ages) for name, ages in self._ages.items()}
         ratios = {name: importance(self.model, batch).cpu().numpy() for name, batch in self._newest.items()}
         return ages | {f"importance/{name}": _ratios(found) for name, found in ratios.items() if len(found)}
 
@@ -279,13 +278,13 @@ class Learner:
             self.read.prioritise(table, np.array(items, np.int64), np.array(priorities, np.float64))
 
 
-def _staleness_of(lag: Tensor) -> dict[str, float]:
-    """Mean, largest and percentiles (nearest rank) of versions behind, (n,)."""
-    ordered = lag.sort().values
-    percentiles = [ordered[ceil(share * len(lag)) - 1] for share in (0.5, 0.99)]
-    names = ("mean", "max", "p50", "p99")
-    values = torch.stack([lag.mean(), ordered[-1], *percentiles]).tolist()  # one answer of the device for all
-    return {f"staleness/{name}": value for name, value in zip(names, values, strict=True)}
+def _staleness_of(lag: np.ndarray) -> dict[str, float]:
+    """Mean, largest and percentiles (nearest rank) of versions behind, (n,) whole numbers."""
+    low = lag.min()
+    up_to = np.bincount(lag - low).cumsum()  # a few numbers: to sort the rows takes twenty times as long
+    half, most = low + np.searchsorted(up_to, [0.5 * len(lag), 0.99 * len(lag)])
+    names = {"mean": lag.mean(), "max": lag.max(), "p50": half, "p99": most}
+    return {f"staleness/{name}": float(value) for name, value in names.items()}
 
 
 def _distribution(ages: np.ndarray, most: int = 64) -> tuple[np.ndarray, np.ndarray]:

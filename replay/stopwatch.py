@@ -29,11 +29,10 @@ class Stopwatch:
             until: when it ended, by `perf_counter`, if not now; what ended before the last lap counts nothing.
         """
         now = perf_counter() if until is None else until
-        last = self._last
-        if last is None:
+        if self._last is None:
             self._last = now
-        elif now > last:
-            self._seconds[stage] += now - last
+        elif now > self._last:
+            self._seconds[stage] += now - self._last
             self._last = now
 
     def move(self, seconds: float, *, out_of: str, to: str) -> None:

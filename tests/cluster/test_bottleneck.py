@@ -64,6 +64,17 @@ def test_turns_cost_nothing_where_all_cores_are_busy() -> None:
     assert found.limit == "learner" and found.knob.startswith("more cores or machines")
 
 
+def test_one_actor_that_is_slower_than_the_others_is_no_turn() -> None:
+    values = planted(actor={"environment": 0.25, "write": 0.05}, learner={"update": 0.1}, slowest_actor_busy=0.88)
+    found = verdict(values, experiment())
+    assert (found.limit, found.share, found.whose) == ("environment", 0.88, "straggler")
+    assert "contrail status" in found.knob
+    values["bottleneck/slowest_actor_busy"] = 0.4
+    assert verdict(values, experiment()).limit == "turns"
+    values = planted(actor={"environment": 0.8}, learner={"update": 0.1}, slowest_actor_busy=0.9)
+    assert verdict(values, experiment()).whose == "actors", "all are slow"
+
+
 def test_what_one_then_waits_for_anyway_is_not_the_drivers() -> None:
     values = planted(actor={"environment": 0.9}, learner={"update": 0.1, "between": 0.3})
     assert verdict(values, experiment()).limit == "environment"

@@ -44,6 +44,19 @@ def test_without_a_terminal_lines_are_plain_and_whole() -> None:
     )
 
 
+def test_the_verdict_is_under_the_table_and_at_the_end_of_lines() -> None:
+    console = plain()
+    with Display("ppo", 100, console=console, seconds_per_line=0.0) as display:
+        display.update(50, {}, "the driver limits it")
+        display.update(100, {}, "the learners limit it")
+    assert printed(console).splitlines()[-1] == "the learners limit it"
+    assert "driver" not in printed(console), "of late"
+    console = terminal()
+    with Display("ppo", 100, console=console) as display:
+        display.update(50, {}, "the learners limit it")
+    assert "the learners limit it" in printed(console)
+
+
 def test_lines_are_rare_but_the_last_numbers_are_always_said() -> None:
     console = plain()
     with Display("ppo", 100, console=console, seconds_per_line=60.0) as display:

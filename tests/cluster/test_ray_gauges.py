@@ -115,7 +115,7 @@ def test_every_query_finds_metrics_of_a_run(contrail: Contrail, exported: dict) 
     for name in ("run", "joint", "clone"):
         for row in read_metrics(contrail.runs / name):
             gauges.scalars(int(row["step"]), {tag: v for tag, v in row.items() if tag not in ("step", "time")})
-    gauges.scalars(1, {"health/deaths": 0.0, "health/actors": 2.0})  # of runs over several processes
+    gauges.scalars(1, {"health/deaths": 0.0, "health/actors": 2.0, "bottleneck/queue": 1.0})  # over several processes
     names = {f"ray_{name}" for name in exported}
     found = {title: asked_for(query, names) for title, query in queries(json.loads(SHIPPED.read_text())).items()}
     assert [title for title, metrics in found.items() if not metrics] == []

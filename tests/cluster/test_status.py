@@ -75,6 +75,13 @@ def test_a_run_that_goes_on_shows_every_process(run: Path, contrail: Contrail) -
     assert actor.split() == ["actor-0", "runs", platform.node(), *words]
 
 
+def test_what_limits_a_run_is_told_while_it_goes_on(run: Path, contrail: Contrail) -> None:
+    replace(condition(), verdict="the learners limit it (80% of the learners' time)").write(run)
+    with driven(run):
+        assert contrail("status", run).out.splitlines()[3] == "the learners limit it (80% of the learners' time)"
+    assert "the learners limit it" not in contrail("status", run).out
+
+
 def test_a_dead_driver_is_told_at_once_on_its_machine_and_by_its_silence_elsewhere(
     run: Path, contrail: Contrail
 ) -> None:
