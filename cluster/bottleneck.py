@@ -96,17 +96,17 @@ def verdict(values: Mapping[str, float], experiment: Experiment) -> Verdict:
         NotMeasured: the values lack the learners' or actors' stages.
     """
     kinds = _of_one_process(values, experiment) if experiment.topology.local else _of_processes(values, experiment)
-    busy = {kind: sum(part.share for part in parts) for kind, parts in kinds.items()}
+    works = {kind: sum(part.share for part in parts) for kind, parts in kinds.items()}
     in_step = experiment.topology.max_version_lag == 0
-    kind = _busiest(busy, None if in_step else values.get("bottleneck/queue"))
+    kind = _busiest(works, None if in_step else values.get("bottleneck/queue"))
     full = values.get("bottleneck/cores_busy", 0.0) >= FULL
     slowest = values.get("bottleneck/slowest_actor_busy", 0.0)
-    if slowest > max(busy[kind], DOMINATES, BEHIND * busy.get("actors", 1.0)):
+    if slowest > max(works[kind], DOMINATES, BEHIND * works.get("actors", 1.0)):
         part = max(kinds["actors"], key=lambda part: part.share)
         return Verdict(part.limit, slowest, "the others wait for it: see contrail status", "straggler")
     takes_turns = in_step and not (experiment.topology.local or experiment.store)
-    if takes_turns and busy[kind] < DOMINATES and not full:
-        return Verdict("turns", max(0.0, 1 - busy[kind]), "--topology.max-version-lag 1 lets them overlap", kind)
+    if takes_turns and works[kind] < DOMINATES and not full:
+        return Verdict("turns", max(0.0, 1 - works[kind]), "--topology.max-version-lag 1 lets them overlap", kind)
     part = max(kinds[kind], key=lambda part: part.share)
     more = "more cores or machines, for those of this one are all busy" if full and part.otherwise else part.more
     return Verdict(part.limit, part.share, ", or ".join(filter(None, (more, part.otherwise))), kind)
@@ -131,13 +131,13 @@ def busy(values: Mapping[str, float], experiment: Experiment) -> dict[str, float
     return found
 
 
-def _busiest(busy: Mapping[Kind, float], queue: float | None) -> Kind:
+def _busiest(works: Mapping[Kind, float], queue: float | None) -> Kind:
     """The kind that works most; of actors and learners who work about as much, the one on whom the other waits."""
-    kind = max(busy, key=lambda kind: busy[kind])
-    both = kind in ("actors", "learners") and {"actors", "learners"} <= busy.keys()
-    if not both or queue is None or abs(busy["actors"] - busy["learners"]) > ALIKE:
+    kind = max(works, key=lambda kind: works[kind])
+    both = kind in ("actors", "learners") and {"actors", "learners"} <= works.keys()
+    if not both or queue is None or abs(works["actors"] - works["learners"]) > ALIKE:
         return kind
-    return "learners" if queue >= 1 else "actors"
+    return "learners" if queue >= 0.5 else "actors"
 
 
 def _of_processes(values: Mapping[str, float], experiment: Experiment) -> Kinds:

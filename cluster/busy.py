@@ -7,6 +7,8 @@ from pathlib import Path
 
 BEAT = 0.1
 """Seconds between two beats of an event loop: rare enough to cost nothing."""
+THREAD = Path("/proc/thread-self/schedstat")
+"""Nanoseconds for which this thread used a processor, and stood in line for one, where the kernel counts them."""
 SECOND = 1.0
 """Cores are looked at no more often: their clock ticks a hundred times a second."""
 
@@ -14,25 +16,28 @@ SECOND = 1.0
 class BusyLoop:
     """How busy the process of an event loop is: an asynchronous Ray actor's.
 
-    The larger of two shares of wall time: that for which all its threads used a processor, and that for which the loop
-    did not get to run when its time had come, since it was at something or the machine had no processor for it.
+    The largest of three shares of wall time: that for which all its threads used a processor; that for which the loop's
+    thread used one or stood in line for one; and that by which the loop came late when its time had come, because it
+    was at something, or was stopped.
     """
 
     def __init__(self) -> None:
         self._late = 0.0
         self._beats: asyncio.Task[None] | None = None
-        self._since = self._now()
+        self._looked, self._since = 0.0, (0.0, 0.0, 0.0)
 
     def share(self) -> float:
-        """In [0, 1], since it was last asked for; to be called in the loop."""
+        """In [0, 1], since it was last asked for, at first 0; to be called in the loop."""
+        (looked, before), self._looked, self._since = (self._looked, self._since), time.monotonic(), self._seconds()
         if self._beats is None:
             self._beats = asyncio.create_task(self._beat())
-        (wall, used, late), self._since = self._since, self._now()
-        passed = max(1e-9, self._since[0] - wall)
-        return min(1.0, max(self._since[1] - used, self._since[2] - late) / passed)
+            return 0.0
+        spent = [now - then for now, then in zip(self._since, before, strict=True)]
+        return min(1.0, max(0.0, *spent) / max(1e-9, self._looked - looked))
 
-    def _now(self) -> tuple[float, float, float]:
-        return time.monotonic(), time.process_time(), self._late
+    def _seconds(self) -> tuple[float, float, float]:
+        on_processor, in_line = THREAD.read_text().split()[:2] if THREAD.exists() else (0, 0)
+        return time.process_time(), (int(on_processor) + int(in_line)) / 1e9, self._late
 
     async def _beat(self) -> None:
         while True:

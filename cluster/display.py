@@ -143,7 +143,8 @@ class Display:
         table.add_row("", ProgressBar(total=self.total_steps, completed=self._steps, width=24))
         for name, _, value in self._figures():
             table.add_row(name, value)
-        return Group(Text(self.title, style="bold"), table, Text(self._verdict))
+        below = [Text(self._verdict)] if self._verdict else []
+        return Group(Text(self.title, style="bold"), table, *below)
 
 
 def done(steps: int, of: int) -> str:

@@ -45,8 +45,8 @@ async def computing() -> None:
 
 def test_a_loop_that_idles_is_not_busy_and_one_that_computes_or_is_kept_from_running_is() -> None:
     rests, starves, works, rests_again = shares(idle, blocked, computing, idle)
-    assert rests < 0.3 and rests_again < 0.3
-    assert starves > 0.5 and works > 0.3  # of a processor that others want, too
+    assert rests < 0.5 and rests_again < 0.5
+    assert starves > 0.6 and works > 0.6, "whether or not others want the processor, too"
 
 
 def counters(path: Path, *ticks: tuple[int, int]) -> None:

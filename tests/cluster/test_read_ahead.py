@@ -55,3 +55,19 @@ def test_a_learner_that_was_only_cut_off_gets_nothing_any_more(tmp_path: Path) -
     with pytest.raises(Superseded, match="those of life 1 took their place"):
         starts(process, 1, life=0)
     asyncio.run(process.close())
+
+
+def test_the_queue_is_what_is_ready_and_learners_have_not_finished_with(tmp_path: Path) -> None:
+    process = process_in(tmp_path, 0)
+
+    def queue(done: int) -> float | None:
+        share, queued = asyncio.run(process.load(done))
+        assert 0 <= share <= 1
+        return queued
+
+    assert queue(done=0) == 10.0
+    for step in range(3):
+        starts(process, step)
+    assert queue(done=0) == 10.0, "what is formed is ready, too"
+    assert queue(done=3) == 7.0
+    asyncio.run(process.close())

@@ -48,10 +48,10 @@ def test_stages_add_up_to_the_wall_time_of_steps() -> None:
     started, before, found = perf_counter(), time.time(), []
     for _ in range(steps):
         found.append(learner.step())
+        ended = perf_counter()
         time.sleep(NAP)  # until the driver asks for another
     seconds = {stage: sum(metrics[f"time/learner_{stage}"] for metrics in found) for stage in STAGES}
-    # What came after the last step belongs to the next one.
-    assert sum(seconds.values()) == pytest.approx(perf_counter() - started - NAP, rel=0.02)
+    assert sum(seconds.values()) == pytest.approx(ended - started, rel=0.02)
     slept = {"wait": 2, "gather": 1, "update": 4, "publish": 3, "between": 2 / 3}
     assert all(naps * steps * NAP <= seconds[stage] for stage, naps in slept.items())
     assert seconds["reduce"] == 0 and seconds["copy"] < NAP * steps
@@ -81,7 +81,7 @@ def late(group: Group) -> float:
 
 def test_sums_count_the_time_that_one_waits_for_the_slowest(pair: Pair) -> None:
     first, second = pair(late)
-    assert 6 * NAP <= first < 9 * NAP and second < NAP
+    assert first >= 6 * NAP and first - second > 3 * NAP
 
 
 def test_one_learner_sums_nothing() -> None:
