@@ -156,6 +156,7 @@ def _of_processes(values: Mapping[str, float], experiment: Experiment) -> Kinds:
         way = values.get("bottleneck/weights_wait", 0.0)
         kinds["weights"] = [_Part("weights", way, "a faster network", "longer blocks (--rows), or a smaller network")]
     kinds["shards"] = [_Part("replay", shards, "more shards (--topology.shards)", "longer blocks (--rows)")]
+    idle = max(0.0, idle - shards)  # between two steps the driver asks the shards, too
     kinds["driver"] = [_Part("driver", idle, "longer blocks (--rows) or more environments (--envs)")]
     return kinds
 

@@ -15,6 +15,7 @@ from cluster.experiment import Experiment
 from cluster.world import Advance
 
 SECOND = 1.0
+"""Between two verdicts, which cost more than all other numbers."""
 RECENT = 10
 """Learner steps over which rates, percentiles and the verdict are taken."""
 

@@ -1,4 +1,4 @@
-"""Parts of a run that are slow for as long as somebody says so: a file of the fault's name in a folder."""
+"""Parts of a run that are slow while somebody says so: a file of the fault's name in a folder, which holds seconds."""
 
 import os
 import signal
@@ -16,32 +16,42 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from cluster.weights import RayWeights
 from learners.objectives.ppo import PPO
 
-STEP, PART = 0.04, 0.4
-"""Seconds that a slow step takes, of which a block has many, and a slow part of a learner step."""
+STEPS = 20
+"""Of single environments, in a block of one actor."""
 
 
 @contextmanager
-def slow(folder: Path, fault: str) -> Iterator[None]:
-    """Whoever looks for the fault is slow meanwhile."""
+def slow(folder: Path, fault: str, seconds: float) -> Iterator[None]:
+    """Whoever looks for the fault takes so much longer for a block or a learner step meanwhile."""
     file = folder / fault
-    file.touch()
+    (folder / "new").write_text(str(seconds))
+    (folder / "new").rename(file)
     try:
         yield
     finally:
         file.unlink()
 
 
+def nap(file: Path, share: float = 1.0) -> None:
+    """Sleep where a fault is planted."""
+    try:
+        seconds = float(file.read_text())
+    except FileNotFoundError:
+        return
+    time.sleep(share * seconds)
+
+
 @contextmanager
-def starved(pid: int) -> Iterator[None]:
-    """A process gets to run for a tenth of the time only."""
+def starved(pid: int, seconds: float) -> Iterator[None]:
+    """A process is stopped for so long again and again, and gets to run for a tenth of the time only."""
     over = Event()
 
     def stop_and_go() -> None:
         while not over.is_set():
             os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.27)
+            time.sleep(seconds)
             os.kill(pid, signal.SIGCONT)
-            time.sleep(0.03)
+            time.sleep(seconds / 9)
 
     thread = Thread(target=stop_and_go)
     thread.start()
@@ -60,8 +70,7 @@ class SlowCartPole(CartPoleEnv):
         self._file = Path(folder, "environment")
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if self._file.exists():
-            time.sleep(STEP)
+        nap(self._file, 1 / STEPS)
         return super().step(action)
 
 
@@ -79,8 +88,7 @@ class SlowPPO(PPO):
     folder: str = ""
 
     def prepare(self, model, batch, group):
-        if Path(self.folder, "learner").exists():
-            time.sleep(PART)
+        nap(Path(self.folder, "learner"))
         return super().prepare(model, batch, group)
 
 
@@ -91,6 +99,5 @@ class SlowWeights(RayWeights):
 
     def read(self, *, have: int, at_least: int):
         found = super().read(have=have, at_least=at_least)
-        if (self.folder / "weights").exists():
-            time.sleep(PART)
+        nap(self.folder / "weights")
         return found

@@ -80,6 +80,13 @@ def test_what_one_then_waits_for_anyway_is_not_the_drivers() -> None:
     assert verdict(values, experiment()).limit == "environment"
 
 
+def test_what_the_driver_waits_for_the_shards_is_theirs() -> None:
+    values = planted(actor={"environment": 0.1}, learner={"update": 0.1, "between": 0.9}, shards_busy=0.8)
+    assert verdict(values, experiment()).limit == "replay"
+    values["bottleneck/shards_busy"] = 0.1
+    assert verdict(values, experiment()).limit == "driver"
+
+
 @pytest.mark.parametrize(("queue", "limit"), [(0.0, "environment"), (1.5, "learner")])
 def test_the_queue_tells_who_is_ahead_where_both_are_busy(queue: float, limit: str) -> None:
     values = planted(actor={"environment": 0.85}, learner={"update": 0.85}, queue=queue)

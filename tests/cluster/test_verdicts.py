@@ -19,13 +19,13 @@ from cluster.world import World
 from learners.gradient import Gradient
 from recipes.ppo import ppo
 from replay.stopwatch import Stopwatch
-from tests.cluster.planted import PART, SlowPPO, SlowWeights, slow, starved
+from tests.cluster.planted import STEPS, SlowPPO, SlowWeights, slow, starved
 from tests.cluster.worlds import world_of
 
 
 def experiment(folder: Path, **topology) -> Experiment:
     """Small blocks of an environment, and one pass over them, that can be made slow."""
-    made = ppo(envs=4, rows=10, topology=Topology(actors=2, learners=1, **topology))
+    made = ppo(envs=4, rows=STEPS // 2, topology=Topology(actors=2, learners=1, **topology))
     gradient = Gradient({"fresh": SlowPPO(folder=str(folder))}, epochs=1, minibatches=1)
     place = Environment("tests.cluster.planted:SlowCartPole-v0", {"folder": str(folder)})
     return replace(made, environment=place, updates=(gradient,))
@@ -44,10 +44,19 @@ def found(world: World, experiment: Experiment, *, seconds: float = 0.0, steps: 
     return verdict
 
 
+def long(world: World) -> float:
+    """Seconds that are long for a learner step of this run, on this machine as it is just now."""
+    world.advance()  # whoever starts up is slow, too
+    started = perf_counter()
+    for _ in range(3):
+        world.advance()
+    return max(0.3, 2 * (perf_counter() - started))
+
+
 @pytest.mark.parametrize("fault", ["environment", "learner"])
 def test_in_one_process_the_slow_part_is_named(fault: str, tmp_path: Path) -> None:
     local = experiment(tmp_path, local=True)
-    with world_of(local, tmp_path / "run") as world, slow(tmp_path, fault):
+    with world_of(local, tmp_path / "run") as world, slow(tmp_path, fault, long(world)):
         verdict = found(world, local)
     assert verdict.limit == fault and verdict.share > 0.5 and "--topology.local" in verdict.knob
 
@@ -88,19 +97,19 @@ def test_over_processes_the_slow_part_is_named(tmp_path: Path, monkeypatch: pyte
         assert isinstance(world, Distributed)
         world.cores = None  # other people's processes may keep them busy
         pid = ray.get(world.shards[0].pid.remote())
+        seconds = long(world)
         faults: dict[str, AbstractContextManager[None]] = {
-            "environment": slow(tmp_path, "environment"),
-            "learner": slow(tmp_path, "learner"),
-            "weights": slow(tmp_path, "weights"),
-            "replay": starved(pid),
+            "environment": slow(tmp_path, "environment", seconds),
+            "learner": slow(tmp_path, "learner", seconds),
+            "weights": slow(tmp_path, "weights", seconds),
+            "replay": starved(pid, seconds),
             "driver": nullcontext(),
         }
-        world.advance()  # whoever starts up is slow, too
         verdicts = {}
         for limit, fault in faults.items():
             with fault:
-                verdicts[limit] = found(world, spread, seconds=PART if limit == "driver" else 0.0)
-        with slow(tmp_path, "environment"), slow(tmp_path, "learner"):
+                verdicts[limit] = found(world, spread, seconds=seconds if limit == "driver" else 0.0)
+        with slow(tmp_path, "environment", seconds), slow(tmp_path, "learner", seconds):
             verdicts["turns"] = found(world, spread)
     assert {limit: verdict.limit for limit, verdict in verdicts.items()} == {limit: limit for limit in verdicts}
     assert "--topology.shards" in verdicts["replay"].knob
