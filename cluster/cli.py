@@ -33,6 +33,7 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail replay RUN --step N       make a learner step again from its rows, and compare it bit for bit
   contrail import SOURCE STORE       make a store of rows from a .parquet or .jsonl file, or from Minari
   contrail export RUN [TARGET]       write a run's policy (safetensors, pt2, onnx) or its rows for others to use
+  contrail plan RECIPE [flags]       foretell speed, lag, memory and cost of more processes, and what breaks first
   contrail doctor [FILE]             look for what would go wrong on a cluster, before it starts or while it runs
   contrail --help                    this
 
@@ -56,6 +57,7 @@ COMMANDS = {
     "play": "cluster.model_commands:command_play",
     "probe": "cluster.probe_command:command_probe",
     "doctor": "cluster.doctor:command_doctor",
+    "plan": "cluster.plan:command_plan",
 }
 """By name, where each is: a command imports what it needs, and no other's."""
 
