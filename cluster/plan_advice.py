@@ -1,6 +1,5 @@
 """What a planned run breaks first: what cannot be at all, and what would make it faster, tried out in the model."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -8,8 +7,6 @@ from cluster.plan_costs import Costs, Line
 from cluster.plan_design import Design, Forecast
 from cluster.plan_model import BLOCKS, Simulation
 
-CALLS = 1000
-"""That Ray lets a process have under way at a time: its own default for asynchronous actors, as the channel is."""
 WORTH = 0.03
 """Gain in speed from which a change is worth telling."""
 
@@ -73,14 +70,6 @@ def impossible(design: Design, taken: Memory, room: float) -> Iterator[str]:
         taken: of each node's memory.
         room: bytes of memory that a node has; 0: nobody said.
     """
-    # Every waiting actor has a call under way, and so has the version that they wait to see replaced.
-    if design.actors > (most := CALLS - 2):
-        envs = math.ceil(design.actors / most) * design.envs
-        yield (
-            f"the weight channel stands still: {design.actors:,} actors wait in it at once, and Ray gives it {CALLS:,} "
-            "calls at a time, so that no new version gets in: raise max_concurrency where cluster/roster.py starts it, "
-            f"or have {most} actors at most, of {envs} environments each"
-        )
     knobs = {
         "driver's": "fewer actors with more environments each, since every actor has segments of its own there",
         "actors'": "lower --actors-per-node",

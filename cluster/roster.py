@@ -26,6 +26,9 @@ CHANNEL, EVALUATOR = "the weight channel", "evaluator"
 RESTARTS = 100
 """How often Ray may start a shard or the channel again: a new one goes on where it was; one that dies at once again
 wears this out."""
+CALLS = 100_000
+"""That the channel and a shard take at a time. Everybody may wait there at once, and who ends the waiting must still get
+in: by Ray's own 1,000 a run of 1,000 actors stands still."""
 DIED = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 """What Ray says of a process that is no more."""
 remote: Any = ray.remote
@@ -65,14 +68,13 @@ class Roster:
 
     def channel(self) -> Any:
         """Start the weight channel."""
-        return self._named(CHANNEL, self._lasting(ChannelServer).remote())
+        return self._named(CHANNEL, self._lasting(ChannelServer, max_concurrency=CALLS).remote())
 
     def shard(self, index: int, *, behind: int) -> Any:
         """Start a shard; see `ShardProcess`."""
         shards, seed, name = self.experiment.topology.shards, self.experiment.seed, f"shard-{index}"
         schema, tables = self.spaces.schema(self.experiment), dict(self.experiment.tables)
-        # Everybody may wait in a shard at once, so it must take many calls at a time.
-        process = self._lasting(ShardProcess, max_concurrency=1000)
+        process = self._lasting(ShardProcess, max_concurrency=CALLS)
         same = {"shards": shards, "index": index, "seed": seed, "behind": behind, "log": self.logs / f"{name}.log"}
         return self._named(name, process.remote(tables, self.places, schema, **same))
 
