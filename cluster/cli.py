@@ -19,6 +19,7 @@ contrail: actors explore, a sharded store streams, learners learn.
   contrail train RECIPE [flags]      train; RECIPE is one of those below, or my_file.py:function
   contrail train RECIPE --help       a recipe's flags
   contrail sweep RECIPE [flags]      train with every combination of the values of flags, by Ray Tune
+  contrail scale RECIPE [flags]      measure how its speed grows with actors and learners, and what limits it
   contrail resume RUN                continue a run that was stopped or died
   contrail status RUN                how a run is that was started anywhere, process by process
   contrail checkpoint RUN            let a run that goes on write a checkpoint now, and wait for it
@@ -42,6 +43,7 @@ contrail: actors explore, a sharded store streams, learners learn.
 COMMANDS = {
     "train": "cluster.commands:command_train",
     "sweep": "cluster.sweep:command_sweep",
+    "scale": "cluster.scale:command_scale",
     "resume": "cluster.commands:command_resume",
     "status": "cluster.status:command_status",
     "checkpoint": "cluster.checkpoint_request:command_checkpoint",

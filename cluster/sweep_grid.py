@@ -31,12 +31,12 @@ def planned(recipe: str, flags: Sequence[Group]) -> list[Planned]:
         ExperimentError: there is nothing to sweep, a value is there twice, or a flag cannot be swept.
         SystemExit: a flag or a value that `contrail train` refuses; it was told why.
     """
-    kinds = _kinds(find_recipe(recipe))
-    for flag, count in Counter(_plain(flag) for flag, _ in flags).items():
+    kinds = flag_kinds(find_recipe(recipe))
+    for flag, count in Counter(plain(flag) for flag, _ in flags).items():
         if count > 1:
             raise ExperimentError(f"--{flag} is given {count} times: give all its values after one")
-    choices = [_choices(flag, values, kinds.get(_plain(flag))) for flag, values in flags]
-    varied = [_plain(flag) for (flag, _), choice in zip(flags, choices, strict=True) if len(choice) > 1]
+    choices = [_choices(flag, values, kinds.get(plain(flag))) for flag, values in flags]
+    varied = [plain(flag) for (flag, _), choice in zip(flags, choices, strict=True) if len(choice) > 1]
     if not varied:
         raise ExperimentError("nothing differs between runs: give a flag several values, such as --seed 1 2 3")
     runs = [_planned(recipe, [*itertools.chain(*tokens)], varied) for tokens in itertools.product(*choices)]
@@ -51,8 +51,8 @@ def planned(recipe: str, flags: Sequence[Group]) -> list[Planned]:
 def changed(arguments: Sequence[str], settings: Mapping[str, Setting]) -> list[str]:
     """Flags with other values for some of them."""
     own = [_typed(flag, value) for flag, value in settings.items()]
-    old = {*settings, *(_plain(_boolean(f"--{flag}", "false")) for flag in settings)}
-    kept = [(flag, *values) for flag, values in grouped(arguments) if _plain(flag) not in old]
+    old = {*settings, *(plain(_boolean(f"--{flag}", "false")) for flag in settings)}
+    kept = [(flag, *values) for flag, values in grouped(arguments) if plain(flag) not in old]
     return [*itertools.chain(*kept, *own)]
 
 
@@ -78,7 +78,7 @@ def grouped(tokens: Sequence[str]) -> list[Group]:
     return groups
 
 
-def _plain(flag: str) -> str:
+def plain(flag: str) -> str:
     """One spelling of a flag: the command line takes both - and _ inside."""
     return flag.removeprefix("--").replace("_", "-")
 
@@ -88,7 +88,7 @@ def _choices(flag: str, values: Sequence[str], kind: Any) -> list[list[str]]:
     whole = [[flag, *values]]
     if len(values) < 2:
         return whole
-    if _plain(flag).startswith("run."):
+    if plain(flag).startswith("run."):
         raise ExperimentError(f"{flag} has {len(values)} values, but is the same for all runs of a sweep: give one")
     if _takes_several(kind):
         if get_origin(kind) is tuple and Ellipsis not in get_args(kind) and len(get_args(kind)) == len(values):
@@ -106,11 +106,11 @@ def _boolean(flag: str, value: str) -> str:
     """A flag without a value: --anneal, --no-anneal, --topology.no-local."""
     if value.lower() not in BOOLEANS:
         raise ExperimentError(f"{flag} {value}: wanted true or false, as in {flag} true false")
-    before, dot, last = _plain(flag).rpartition(".")
+    before, dot, last = plain(flag).rpartition(".")
     return f"--{before}{dot}{'' if BOOLEANS[value.lower()] else 'no-'}{last}"
 
 
-def _kinds(recipe: Recipe) -> dict[str, Any]:
+def flag_kinds(recipe: Recipe) -> dict[str, Any]:
     """The type of every flag of a recipe, those inside of dataclasses too."""
     given = {
         name: parameter.annotation for name, parameter in inspect.signature(recipe, eval_str=True).parameters.items()
@@ -122,9 +122,9 @@ def _flat(kinds: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, kind in kinds.items():
         if isinstance(kind, type) and is_dataclass(kind):
             hints = get_type_hints(kind)
-            yield from _flat({field.name: hints[field.name] for field in fields(kind)}, f"{prefix}{_plain(name)}.")
+            yield from _flat({field.name: hints[field.name] for field in fields(kind)}, f"{prefix}{plain(name)}.")
         else:
-            yield f"{prefix}{_plain(name)}", kind
+            yield f"{prefix}{plain(name)}", kind
 
 
 def _takes_several(kind: Any) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Group
-from rich.table import Table
 
 from cluster.display import clock
 from cluster.following import NewRows
+from cluster.result_table import ResultTable
 from cluster.sweep_folder import Planned, Setting, SweepFolder, state
 from cluster.sweep_lineage import Lineage
 from cluster.whole_file import replace_text
@@ -101,7 +101,7 @@ def _seconds(folder: Path) -> dict[str, float]:
 
 def shown(rows: Sequence[Row], sweep: SweepFolder) -> Group:
     """All tables for a terminal."""
-    return Group(*(_rich(*content) for content in _tables(rows, sweep)))
+    return Group(*(table.rich() for table in _tables(rows, sweep)))
 
 
 def write(sweep: SweepFolder, rows: Sequence[Row], title: str) -> None:
@@ -110,32 +110,28 @@ def write(sweep: SweepFolder, rows: Sequence[Row], title: str) -> None:
         json.dumps({("return" if name == "value" else name): v for name, v in asdict(row).items()}) for row in rows
     ]
     replace_text(sweep.path / RESULTS, "".join(f"{line}\n" for line in lines))
-    pages = [f"# {title}", *(_markdown(*content) for content in _tables(rows, sweep))]
+    pages = [f"# {title}", *(table.markdown() for table in _tables(rows, sweep))]
     replace_text(sweep.path / PAGE, "\n\n".join(pages) + "\n")
 
 
-Content = tuple[str, list[str], list[list[str]], int]
-"""A table: its title, headings, cells, and how many columns on the left are settings."""
-
-
-def _tables(rows: Sequence[Row], sweep: SweepFolder) -> list[Content]:
+def _tables(rows: Sequence[Row], sweep: SweepFolder) -> list[ResultTable]:
     settings, lineage = list(rows[0].settings), Lineage.read(sweep.path)
     heads = [*settings, "env steps", "return", "evaluation", "time", "state"]
-    runs = ("Runs", heads, [row.cells for row in rows], len(settings))
+    runs = ResultTable("Runs", heads, [row.cells for row in rows], {*range(len(settings)), len(heads) - 1})
     return [runs, *(_over_seeds(rows, settings) if lineage is None else _taken_over(lineage))]
 
 
-def _taken_over(lineage: Lineage) -> list[Content]:
+def _taken_over(lineage: Lineage) -> list[ResultTable]:
     """Which runs of a population went on from which, settings before and after; instead of means over seeds."""
     heads = ["run", "from", "settings", "from env steps", "return", "of the other"]
     cells = [
         [take.run, take.source, take.changes, f"{take.steps:,}", _digits(take.value), _digits(take.source_value)]
         for take in lineage.taken
     ]
-    return [("Taken over", heads, cells, 3)] if cells else []
+    return [ResultTable("Taken over", heads, cells, set(range(3)))] if cells else []
 
 
-def _over_seeds(rows: Sequence[Row], settings: Sequence[str]) -> list[Content]:
+def _over_seeds(rows: Sequence[Row], settings: Sequence[str]) -> list[ResultTable]:
     """Mean and standard deviation of each setting's finished runs; nothing where seeds do not differ."""
     if SEED not in settings:
         return []
@@ -144,7 +140,8 @@ def _over_seeds(rows: Sequence[Row], settings: Sequence[str]) -> list[Content]:
     for row in rows:
         groups.setdefault(tuple(str(row.settings[name]) for name in others), []).append(row)
     cells = [[*key, *_spread(group)] for key, group in groups.items()]
-    return [("Finished runs over seeds", [*others, "finished", "return", "evaluation"], cells, len(others))]
+    heads = [*others, "finished", "return", "evaluation"]
+    return [ResultTable("Finished runs over seeds", heads, cells, set(range(len(others))))]
 
 
 def _spread(rows: Collection[Row]) -> list[str]:
@@ -161,20 +158,3 @@ def _mean(values: Sequence[float]) -> str:
 
 def _digits(value: float | None) -> str:
     return "" if value is None else f"{value:,.2f}"
-
-
-def _rich(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> Table:
-    table = Table(title=title, title_justify="left")
-    for index, head in enumerate(heads):
-        figures = index >= left and head != "state"
-        table.add_column(head, justify="right" if figures else "left", no_wrap=figures)
-    for row in cells:
-        table.add_row(*row)
-    return table
-
-
-def _markdown(title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> str:
-    rules = ["---" if index < left or head == "state" else "---:" for index, head in enumerate(heads)]
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    lines = ["| " + " | ".join(row) + " |" for row in [heads, rules, *escaped]]
-    return "\n".join([f"## {title}", "", *lines])
