@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+import rich.box
 import rich.table
 
 
@@ -16,16 +17,20 @@ class ResultTable:
         heads: of the columns.
         cells: by row; a line break in one is for the terminal alone.
         texts: columns that hold words, to the left; all others hold figures.
+        tight: on a terminal, columns stand close together, since there are many.
     """
 
     title: str
     heads: Sequence[str]
     cells: Sequence[Sequence[str]]
     texts: AbstractSet[int]
+    tight: bool = False
 
     def rich(self) -> rich.table.Table:
         """For a terminal."""
         table = rich.table.Table(title=self.title, title_justify="left")
+        if self.tight:
+            table.box, table.padding = rich.box.SIMPLE, (0, 0)
         for index, head in enumerate(self.heads):
             figures = index not in self.texts
             table.add_column(head, justify="right" if figures else "left", no_wrap=figures)

@@ -1,6 +1,7 @@
 """`contrail scale`: how the speed of a recipe grows with actors and learners, and what limits it."""
 
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 from cluster.experiment import Experiment, ExperimentError
 from cluster.lock import holding
 from cluster.metrics import read_metrics
+from cluster.parsing import parse
 from cluster.run import RunOptions
 from cluster.run_folder import RunFolder, RunFolderError, default_name
 from cluster.scale_compare import compared, earlier
@@ -36,8 +38,8 @@ Flags are those below, and those of `contrail train RECIPE --help`, which are th
   weak scaling: every actor brings its own environments         contrail scale ppo --actors 1 2 4 --envs-per-actor 8 32
   learners: one number of actors, several of learners           contrail scale curl_ppo --actors 4 --learners 1 2
 """
-WIDE = 150
-"""Columns of the table where there is no terminal that says how many it has."""
+WIDE = 120
+"""Columns of the table, also where a terminal has fewer: it would leave some out."""
 
 
 def command_scale(arguments: list[str]) -> int:
@@ -56,7 +58,8 @@ def command_scale(arguments: list[str]) -> int:
         scale.save()
         with stop_requests() as stop:
             carry_out(scale, Process(stop), stop)
-        return conclude(scale, before or None, stop)
+        with chdir(scale.folder):  # the recipe's file may be given from there
+            return conclude(scale, before or None, stop)
 
 
 def _new(recipe: str, arguments: list[str]) -> ScaleFolder:
@@ -139,7 +142,7 @@ def conclude(scale: ScaleFolder, before: dict[str, Any] | None, stop: StopReques
         before: content of the `scale.json` to compare with; None: there is none.
         stop: whether it was stopped.
     """
-    results, title, console = collected(scale), f"{scale.recipe} {' '.join(scale.flags)}".strip(), _console()
+    results, title, console = collected(scale), _title(scale), _console()
     write(scale, results, title, _facts(scale))
     console.print(table(results, f"{title}, in {scale.path}", knobs=False).rich())
     for line in [*advice(results), "", *laws(results)]:
@@ -154,10 +157,14 @@ def conclude(scale: ScaleFolder, before: dict[str, Any] | None, stop: StopReques
     return int(failed | (before is not None and _fell(before, described(scale, results), console)))
 
 
+def _title(scale: ScaleFolder) -> str:
+    environment = parse(scale.recipe, list(scale.flags))[0].environment.id
+    return " ".join([scale.recipe, "on", environment, *scale.flags])
+
+
 def _console() -> Console:
-    """The table is wide: only a terminal says how much of it can be seen."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    """One that has room for the table."""
+    return Console(width=max(WIDE, Console().width))
 
 
 def _facts(scale: ScaleFolder) -> dict[str, Any]:

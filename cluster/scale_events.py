@@ -9,7 +9,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from cluster.events import Events
 from cluster.scale_results import Results, Trend
-from cluster.scale_table import TAGS, number
+from cluster.scale_table import TAGS
 
 FOLDER = "tensorboard"
 
@@ -45,7 +45,7 @@ def write_events(folder: Path, results: Results, page: str, pictures: Sequence[P
 def _values(results: Results, trend: Trend, count: int) -> dict[str, float]:
     """Numbers of a configuration; of the law, too, where there is one."""
     found = [results.results[name] for name in trend.series.points]
-    result = next(each for each in found if each.trained is not None and number(trend, each) == count)
+    result = next(each for each in found if each.trained is not None and trend.series.number(each.point) == count)
     figures = {"trained": result.trained, "generated": result.generated, "return": result.returned}
     values = {name: figure.median for name, figure in figures.items() if figure is not None}
     values |= {"speed_up": trend.speed_up(count), "efficiency": trend.efficiency(count)}

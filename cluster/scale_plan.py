@@ -67,6 +67,10 @@ class Series:
         """What there is more and more of."""
         return "actors" if self.learners else "learners"
 
+    def number(self, point: Point) -> int:
+        """Of what there is more and more of, in a configuration."""
+        return point.actors if self.along == "actors" else point.learners
+
     @property
     def title(self) -> str:
         """What it is, in a few words."""

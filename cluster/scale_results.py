@@ -147,14 +147,11 @@ def _trend(series: Series, results: Sequence[Result]) -> Trend:
     def law(speeds: Mapping[int, float]) -> Law | None:
         return fitted([*speeds], [*speeds.values()])
 
-    def number(result: Result) -> int:
-        return result.point.actors if series.along == "actors" else result.point.learners
-
-    there = {number(result): figure for result in results if (figure := result.trained) is not None}
+    there = {series.number(result.point): figure for result in results if (figure := result.trained) is not None}
     rounds: dict[int, dict[int, float]] = {}
     for result in results:
         for repeat, each in result.repeats.items():
-            rounds.setdefault(repeat, {})[number(result)] = each.trained
+            rounds.setdefault(repeat, {})[series.number(result.point)] = each.trained
     laws = [law(speeds) for speeds in rounds.values()]
     knees = [each.knee for each in laws if each is not None]
     whole = law({count: figure.median for count, figure in there.items()})

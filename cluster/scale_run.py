@@ -19,7 +19,7 @@ from cluster.stop import StopRequest
 
 POLL = 0.2
 """Seconds between two looks at a run's files."""
-LATE = 60.0
+LATE = 180.0
 """Seconds that a run may take to write its checkpoint and end."""
 LEAST = 2
 """Learner steps after the warm-up that are measured at least, however few seconds are asked for."""

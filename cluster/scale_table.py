@@ -34,11 +34,11 @@ HEADS = (
     "actors",
     "learners",
     "env steps/s\ntrained",
-    "env steps/s\ngenerated",
+    "generated",
     "speed-up,\nefficiency",
-    "policy age\np50, p99",
-    "sync (ms)\np50, p99",
-    "busy actors,\nlearners",
+    "policy\nage: p50,\np99",
+    "sync, ms:\np50,\np99",
+    "busy:\nactors,\nlearners",
 )
 
 
@@ -48,22 +48,23 @@ def table(results: Results, title: str, *, knobs: bool) -> ResultTable:
     Args:
         results: what was measured.
         title: over it.
-        knobs: say in each row, too, what to do about what limits it: a wide column.
+        knobs: say in each row, too, what went wrong, or what to do about what limits it: a wide column.
     """
-    last = "what limits it, and what to do" if knobs else "what limits it"
+    last = "what limits it, and what to do" if knobs else "what\nlimits it"
     heads = [*HEADS, f"return at\n{results.steps:,}", last]
     cells = [[*_cells(trend, result), _limit(result, knobs=knobs)] for trend, result in rows(results)]
-    return ResultTable(title, heads, cells, {0, len(heads) - 1})
+    return ResultTable(title, heads, cells, {0, len(heads) - 1}, tight=True)
 
 
 def advice(results: Results) -> list[str]:
-    """What to do about each thing that limits a configuration."""
+    """What went wrong with configurations, and what to do about each thing that limits others."""
+    wrong = [f"{name} failed: {result.error}" for name, result in results.results.items() if result.error]
     limits = [result.limit for result in results.results.values() if result.limit is not None]
-    return [f"{name}: {knob}" for name, knob in dict.fromkeys((limit.limit, limit.knob) for limit in limits)]
+    return wrong + [f"{name}: {knob}" for name, knob in dict.fromkeys((limit.limit, limit.knob) for limit in limits)]
 
 
 def _limit(result: Result, *, knobs: bool) -> str:
-    told = [f"failed: {result.error}"] if result.error else []
+    told = [f"failed: {result.error}" if knobs else "failed"] if result.error else []
     if (limit := result.limit) is not None:
         told.append(f"{limit.limit} {limit.share:.0%}{f': {limit.knob}' if knobs else ''}")
     return "; ".join(told) or NONE
@@ -76,17 +77,12 @@ def rows(results: Results) -> Iterator[tuple[Trend, Result]]:
             yield trend, results.results[name]
 
 
-def number(trend: Trend, result: Result) -> int:
-    """Of processes that there are more and more of."""
-    return result.point.actors if trend.series.along == "actors" else result.point.learners
-
-
 def _cells(trend: Trend, result: Result) -> list[str]:
     series, point = trend.series, result.point
     kind = f"strong:\n{point.envs} in all" if series.kind == "strong" else f"weak:\n{series.envs} an actor"
     scaled = NONE
     if result.trained is not None:
-        count = number(trend, result)
+        count = series.number(point)
         scaled = f"{trend.speed_up(count):.2f}x,\n{trend.efficiency(count):.0%}"
     values = {name: result.values.get(tag) for name, tag in TAGS.items()}
     first, last = (
@@ -94,7 +90,7 @@ def _cells(trend: Trend, result: Result) -> list[str]:
     )
     return [
         *(kind, str(point.actors), str(point.learners)),
-        *(_spread(result.trained), _spread(result.generated)),
+        *(_spread(result.trained), f"{result.generated.median:,.0f}" if result.generated else NONE),
         scaled,
         _pair(values["policy_age_p50"], values["policy_age_p99"], ".1f"),
         _pair(first, last, ".1f"),
@@ -215,7 +211,7 @@ def _csv(results: Results) -> str:
 
 
 def _line(trend: Trend, result: Result) -> dict[str, Any]:
-    there = result.trained is not None
+    there, count = result.trained is not None, trend.series.number(result.point)
     figures = {"trained": result.trained, "generated": result.generated, "return": result.returned}
     spreads = {
         f"{name}{suffix}": getattr(figure, part, None)
@@ -229,8 +225,8 @@ def _line(trend: Trend, result: Result) -> dict[str, Any]:
         "learners": result.point.learners,
         "envs": result.point.envs,
         **spreads,
-        "speed_up": trend.speed_up(number(trend, result)) if there else None,
-        "efficiency": trend.efficiency(number(trend, result)) if there else None,
+        "speed_up": trend.speed_up(count) if there else None,
+        "efficiency": trend.efficiency(count) if there else None,
         **{name: result.values.get(tag) for name, tag in TAGS.items()},
         "limit": result.limit.limit if result.limit else None,
         "knob": result.limit.knob if result.limit else None,

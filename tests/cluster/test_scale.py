@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from cluster import cli
 from cluster.experiment import ExperimentError
+from cluster.following import NewRows
+from cluster.metrics import read_metrics
 from cluster.run_folder import FolderTaken, RunFolderError
 from cluster.scale import _continued, _new, carry_out, conclude
 from cluster.scale_compare import compared, earlier
@@ -17,7 +20,7 @@ from cluster.scale_folder import ScaleFolder
 from cluster.scale_measure import Figure, NoMeasurement, measured, return_at
 from cluster.scale_plan import Point
 from cluster.scale_results import collected
-from cluster.scale_run import Progress
+from cluster.scale_run import Process, Progress
 from cluster.scale_table import described
 from cluster.stop import StopRequest
 from tests.cluster.commands import SMALL, Contrail, end, finish, start, wait_until
@@ -185,7 +188,7 @@ def test_everything_is_told_of_what_was_measured(tmp_path: Path, capsys: pytest.
     assert [line["trained_high"] for line in lines] == ["120.0", "200.0", "300.0"]
     assert lines[1]["limit"] == "environment" and lines[1]["actors_busy"] == "" and lines[1]["policy_age_p99"] == "1.0"
     page = (scale.path / "scale.md").read_text()
-    assert "| strong: 8 in all | 2 | 1 | 190 (180-200) | 190 (180-200) | 1.73x, 86% | 0.0, 1.0 | - | - | " in page
+    assert "| strong: 8 in all | 2 | 1 | 190 (180-200) | 190 | 1.73x, 86% | 0.0, 1.0 | - | - | " in page
     assert "X(N) = " in page and "three points" in page
 
 
@@ -241,7 +244,11 @@ def test_what_fails_is_a_row_and_is_tried_again(tmp_path: Path, capsys: pytest.C
     scale = scale_of(tmp_path, "--actors 1 2 4 --envs 8 --warm-up 2 --repeats 1")
     assert told(scale, Written(lambda point, repeat: "no room" if point.actors == 2 else 100.0)) == 1
     out = capsys.readouterr().out
-    assert "actors=2,envs=8,learners=1, repeat 1: failed: no room" in out and "failed: repeat 1: no room" in out
+    assert (
+        "actors=2,envs=8,learners=1, repeat 1: failed: no room" in out
+        and "envs=8,learners=1 failed: repeat 1: no" in out
+    )
+    assert "failed: repeat 1: no room |" in (scale.path / "scale.md").read_text()
     assert "no law: it wants 3 numbers of actors, and has 2" in out
     again = Written()
     assert told(scale, again) == 0 and again.done == [(2, 0)]
@@ -302,6 +309,24 @@ def test_real_runs_in_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert (scale.run(result.point, 0) / "checkpoints").exists()
 
 
+def test_a_process_is_ended_in_order_when_it_was_measured(tmp_path: Path) -> None:
+    local = f"{' '.join(SMALL[:1] + SMALL[3:])} --actors 1 --envs 2 --warm-up 2"
+    scale = scale_of(tmp_path, f"{local} --seconds 0.2")
+    (point,) = scale.plan.points
+    assert Process(StopRequest())(scale, point, 0) == "", scale.output(point, 0).read_text()
+    found = measured(read_metrics(scale.run(point, 0)), 2)
+    assert found.seconds >= 0.2 and list((scale.run(point, 0) / "checkpoints").iterdir())
+
+
+def test_a_process_that_fails_or_does_not_learn_says_why(tmp_path: Path) -> None:
+    scale, carry = scale_of(tmp_path, "--actors 1 --envs 8"), Process(StopRequest())
+    (point,) = scale.plan.points
+    assert carry(replace(scale, recipe="pppo"), point, 0) == "no recipe 'pppo': did you mean ppo?"
+    assert "no recipe" in scale.output(point, 0).read_text()
+    impatient = replace(scale, options=replace(scale.options, patience=0.01))
+    assert carry(impatient, point, 0) == "no learner step in 0.01 s"
+
+
 def test_a_mistake_is_one_sentence(contrail: Contrail) -> None:
     outcome = contrail("scale", "ppo", "--actors", 3, "--envs", 8, "--run.folder", contrail.runs)
     assert outcome.code == 2 and "do not divide over 3 actors" in outcome.sentence and not contrail.runs.exists()
@@ -312,21 +337,17 @@ def test_a_mistake_is_one_sentence(contrail: Contrail) -> None:
 
 
 @pytest.mark.ray
-def test_runs_by_ray_are_ended_when_they_were_measured_and_by_ctrl_c(tmp_path: Path) -> None:
-    flags = ["--rows", 16, "--epochs", 1, "--actors", 1, 2, "--envs", 4, "--seconds", 0.2, "--warm-up", 2]
-    process = start(tmp_path, "scale", "ppo", *flags, "--repeats", 1, "--name", "both")
-    scale = tmp_path / "runs" / "scale-both"
-    second = scale / "actors=2,envs=4,learners=1" / "repeat-1" / "metrics.jsonl"
+def test_ctrl_c_ends_a_run_by_ray_in_order(tmp_path: Path) -> None:
+    flags = ["--rows", 16, "--epochs", 1, "--actors", 2, "--envs", 4, "--seconds", 1000]
+    process = start(tmp_path, "scale", "ppo", *flags, "--name", "it")
+    scale = tmp_path / "runs" / "scale-it"
+    run = scale / "actors=2,envs=4,learners=1" / "repeat-1"
     try:
-        wait_until(second.exists, "the second run has begun to learn")
+        wait_until(lambda: bool(list(NewRows(run).read())), "the run has begun to learn")
         process.send_signal(signal.SIGINT)
         outcome = finish(process)
     finally:
         end(process)
     assert outcome.code == 130 and f"continue with: contrail scale --resume {scale}" in outcome.out, outcome
-    first = scale / "actors=1,envs=4,learners=1" / "repeat-1"
-    assert json.loads((first / "measured.json").read_text()) == {"error": ""} and list(
-        (first / "checkpoints").iterdir()
-    )
-    assert not (second.parent / "measured.json").exists() and list((second.parent / "checkpoints").iterdir())
-    assert json.loads((scale / "scale.json").read_text())["configurations"][first.parent.name]["trained"]["median"] > 0
+    assert list((run / "checkpoints").iterdir()) and not (run / "measured.json").exists()
+    assert json.loads((scale / "scale.json").read_text())["configurations"][run.parent.name]["trained"] is None
