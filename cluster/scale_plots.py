@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from cluster.bottleneck import ACTOR, LEARNER
+from actors.actor import STAGES as ACTOR
 from cluster.scale_plan import counted
 from cluster.scale_results import Result, Results, Trend
 from learners.extras import needed
+from learners.learner import STAGES as LEARNER
 
 EFFICIENCY, STAGES = "efficiency.png", "stages.png"
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5", "#9c6b4e")
