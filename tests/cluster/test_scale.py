@@ -18,8 +18,8 @@ from cluster.scale import _continued, _new, carry_out, conclude
 from cluster.scale_compare import compared, earlier
 from cluster.scale_folder import ScaleFolder
 from cluster.scale_measure import Figure, NoMeasurement, measured, return_at
-from cluster.scale_plan import Point
-from cluster.scale_results import collected
+from cluster.scale_plan import Point, Series
+from cluster.scale_results import Trend, collected
 from cluster.scale_run import Process, Progress
 from cluster.scale_table import described
 from cluster.stop import StopRequest
@@ -287,6 +287,12 @@ def test_only_the_same_thing_is_compared(tmp_path: Path) -> None:
 
 def test_figures_are_medians_of_repeats() -> None:
     assert Figure.of([3.0, 1.0, 2.0]) == Figure(2.0, 1.0, 3.0)
+
+
+def test_speeds_are_beside_those_of_the_fewest_processes() -> None:
+    series = Series("strong", 8, 1, ["a", "b"])
+    trend = Trend(series, [2, 4], [Figure.of([100.0]), Figure.of([150.0])], None, [])
+    assert (trend.speed_up(4), trend.efficiency(4), trend.efficiency(2)) == (1.5, 0.75, 1.0)
 
 
 def test_real_runs_in_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
