@@ -95,7 +95,7 @@ class _Look:
 
 def watched(experiment: Experiment, spaces: Spaces, folder: Path, *, seconds: float) -> Seen:
     """Run an experiment for a while, without checkpoints and evaluation, in the Ray that is there."""
-    statistics, blocks, updates, snapshots = Statistics(), list[float](), list[float](), list[int]()
+    statistics, blocks, updates, snapshots = Statistics(experiment), list[float](), list[float](), list[int]()
     with _world(experiment, spaces, folder) as world, Metrics(folder) as metrics:
 
         def step() -> int:
