@@ -27,24 +27,15 @@ import numpy as np
 import tyro
 
 from benchmarks.lines import finished, leave
+from benchmarks.peer import PEERS
+from benchmarks.peer import sb3 as sb3_python
 from benchmarks.results_table import markdown, speeds
-from benchmarks.settings import METHODS, TASKS, Method, Name, Task
-from benchmarks.throughput import prepare_peer
+from benchmarks.settings import METHODS, TASKS, Method, Name, Task, told
 from benchmarks.timed import CONTRAIL, HOUSE, timed
 from cluster.metrics import read_metrics
 
 System = Literal["contrail", "sb3"]
 SEEDS = (1, 2, 3)
-PEERS = Path.home() / ".cache" / "contrail" / "peers"
-PEER_PACKAGES = [
-    "stable-baselines3",
-    "sb3-contrib",
-    "ale-py",
-    "gymnasium[mujoco]",
-    "minigrid",
-    "mujoco",
-    "opencv-python-headless",
-]
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ def main(
     wanted = runs_of(tasks or list(TASKS), seeds)
     folder.mkdir(parents=True, exist_ok=True)
     if train:
-        peer = prepare_peer(peers_folder.resolve(), "sb3-methods", PEER_PACKAGES)
+        peer = sb3_python(peers_folder)
         done = finished(folder, Run)
         missing = [run for run in wanted if run not in done]
         with ThreadPoolExecutor(parallel) as pool:
@@ -145,17 +136,11 @@ def ended(folder: Path) -> dict[str, object]:
 
 def sb3(run: Run, peer: Path) -> dict[str, object]:
     """The peer: one script, which says what its evaluation took."""
-    trained = timed([peer, HOUSE / "benchmarks" / "peers" / "sb3_train.py", json.dumps(told(run))])
+    about = json.dumps(told(run.task, run.method, run.seed))
+    trained = timed([peer, HOUSE / "benchmarks" / "peers" / "sb3_train.py", about])
     result = json.loads(trained.output.splitlines()[-1])
     wall, cpu = (result.pop(f"evaluation_{clock}") for clock in ("wall", "cpu"))
     return result | {"wall_seconds": round(trained.wall - wall, 1), "cpu_seconds": round(trained.cpu - cpu, 1)}
-
-
-def told(run: Run) -> dict[str, object]:
-    """What the peer's script is told of a run."""
-    task = TASKS[run.task]
-    about = {"network": task.network, "episodes": task.episodes, "sampled": task.sampled, "kwargs": dict(task.kwargs)}
-    return asdict(task.settings[run.method]) | {"method": run.method, "seed": run.seed, "environment": task.id} | about
 
 
 if __name__ == "__main__":

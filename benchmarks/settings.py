@@ -1,7 +1,7 @@
 """The tasks on which methods are compared with other systems', and the settings that all systems share on them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 Method = Literal["ppo", "ppo-kl", "trpo", "a2c"]
@@ -156,3 +156,10 @@ TASKS: Mapping[Name, Task] = {
         kwargs={"repeat_action_probability": 0.0},
     ),
 }
+
+
+def told(name: Name, method: Method, seed: int = 1) -> dict[str, object]:
+    """What Stable-Baselines3's script is told of a run."""
+    task = TASKS[name]
+    about = {"network": task.network, "episodes": task.episodes, "sampled": task.sampled, "kwargs": dict(task.kwargs)}
+    return asdict(task.settings[method]) | {"method": method, "seed": seed, "environment": task.id} | about

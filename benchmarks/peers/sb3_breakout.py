@@ -12,32 +12,34 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-ENVS, ROWS = 8, 128
-
 
 class RolloutClock(BaseCallback):
     """When each collection of rows began: the time between two is one whole iteration, acting and learning."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.starts: list[float] = []
+        self.starts: list[tuple[float, float]] = []
+
+    def note(self) -> None:
+        """Now, by the clock and by the processor."""
+        self.starts.append((time.perf_counter(), time.process_time()))
 
     def _on_rollout_start(self) -> None:
-        self.starts.append(time.perf_counter())
+        self.note()
 
     def _on_step(self) -> bool:
         return True
 
 
-def steps_per_second(iterations: int, *, threads: int) -> float:
+def measured(iterations: int, *, threads: int, count: int, rows: int) -> dict[str, float]:
     """Speed over some iterations, after one that warms up and is not counted."""
     torch.set_num_threads(threads)
     gymnasium.register_envs(ale_py)
-    envs = make_atari_env("BreakoutNoFrameskip-v4", n_envs=ENVS, seed=0, vec_env_cls=DummyVecEnv)
+    envs = make_atari_env("BreakoutNoFrameskip-v4", n_envs=count, seed=0, vec_env_cls=DummyVecEnv)
     algorithm = PPO(
         "CnnPolicy",
         VecFrameStack(envs, n_stack=4),
-        n_steps=ROWS,
+        n_steps=rows,
         batch_size=256,
         n_epochs=4,
         learning_rate=2.5e-4,
@@ -47,15 +49,20 @@ def steps_per_second(iterations: int, *, threads: int) -> float:
         seed=0,
     )
     clock = RolloutClock()
-    algorithm.learn(total_timesteps=(iterations + 1) * ENVS * ROWS, callback=clock)
-    finished = time.perf_counter()
+    algorithm.learn(total_timesteps=(iterations + 1) * count * rows, callback=clock)
+    clock.note()
     envs.close()
-    return iterations * ENVS * ROWS / (finished - clock.starts[1])
+    wall, cpu = (after - before for before, after in zip(clock.starts[1], clock.starts[-1], strict=True))
+    steps = iterations * count * rows
+    return {"steps_per_second": steps / wall, "cpu_microseconds": 1e6 * cpu / steps}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--iterations", type=int, default=4, help="counted iterations of 8 x 128 steps")
+    parser.add_argument("--iterations", type=int, default=4, help="that are counted")
+    parser.add_argument("--envs", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=128, help="of each environment between two learner steps")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    print(json.dumps({"steps_per_second": steps_per_second(arguments.iterations, threads=arguments.threads)}))
+    shape = {"threads": arguments.threads, "count": arguments.envs, "rows": arguments.rows}
+    print(json.dumps(measured(arguments.iterations, **shape)))

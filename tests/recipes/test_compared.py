@@ -10,9 +10,9 @@ import pytest
 from actors.environments import Environment
 from benchmarks.compared import compared
 from benchmarks.lines import finished
-from benchmarks.results import Run, has_peer, runs_of, told
+from benchmarks.results import Run, has_peer, runs_of
 from benchmarks.results_table import markdown, speeds
-from benchmarks.settings import METHODS, TASKS
+from benchmarks.settings import METHODS, TASKS, told
 from learners.trust_region import TrustRegion
 
 
@@ -22,7 +22,7 @@ def test_every_method_is_an_experiment_with_the_settings_that_the_peer_is_told(t
     experiment, setting = compared(task=task, method=method).checked(), TASKS[task].settings[method]
     assert (experiment.envs, experiment.rows, experiment.gamma) == (setting.envs, setting.rows, setting.gamma)
     assert any(isinstance(update, TrustRegion) for update in experiment.updates) == (method == "trpo")
-    told_peer = told(Run(task, method, "sb3", 2))
+    told_peer = told(task, method, seed=2)
     assert asdict(setting).items() <= told_peer.items()
     assert (told_peer["seed"], told_peer["environment"]) == (2, experiment.environment.id)
     assert told_peer["kwargs"] == experiment.environment.kwargs
