@@ -11,8 +11,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 
+from actors.side_by_side import SideBySide
 from actors.vectorised import Environments, Step
 from actors.watched import EnvironmentFailed, Watched
 
@@ -130,7 +131,7 @@ def _make(name: str, count: int, kwargs: Mapping[str, Any]) -> VectorEnv:
     """An environment's own vector class where it has one, else a loop over single ones."""
     if gymnasium.spec(name).vector_entry_point is not None:
         return gymnasium.make_vec(name, num_envs=count, vectorization_mode="vector_entry_point", **kwargs)
-    return SyncVectorEnv([partial(_make_one, name, kwargs, index, count) for index in range(count)])
+    return SideBySide([partial(_make_one, name, kwargs, index, count) for index in range(count)])
 
 
 def _make_one(name: str, kwargs: Mapping[str, Any], index: int, count: int) -> gymnasium.Env:

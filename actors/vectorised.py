@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from actors.side_by_side import SideBySide
 from actors.spaces import columns_of, split
 from actors.watched import EnvironmentFailed
 
@@ -50,7 +51,6 @@ class Environments:
         observation_space: of one environment, as recorded.
         action_space: of one environment.
         count: n.
-        info: what the environments said beside the newest observation, as Gymnasium's vector environments say it.
 
     Raises:
         SpaceError: a space has no column.
@@ -70,7 +70,14 @@ class Environments:
         self._ended = np.zeros(count, dtype=np.bool_)
         self._steps = 0
         self._last: dict[str, np.ndarray] = {}
-        self.info: dict[str, Any] = {}
+        self._info: dict[str, Any] = {}
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What they said beside the newest observation, as Gymnasium's vector environments say it."""
+        if not self._info and isinstance(self._vector_env, SideBySide):
+            return self._vector_env.info()
+        return self._info
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -94,7 +101,7 @@ class Environments:
                 is seeded by the first.
         """
         self._ended = np.zeros(self.count, dtype=np.bool_)
-        observation, self.info = self._guarded(self._vector_env.reset, seed=_seed_argument(self._vector_env, seeds))
+        observation, self._info = self._guarded(self._vector_env.reset, seed=_seed_argument(self._vector_env, seeds))
         return self._taken(observation)
 
     def step(self, action: np.ndarray) -> Step:
@@ -111,7 +118,7 @@ class Environments:
         value, reward, terminated, truncated, info = self._guarded(
             self._vector_env.step, self._to_environment(action), action=action
         )
-        self.info = info
+        self._info = info
         reward = np.asarray(reward).astype(np.float32, copy=False)
         self._check_finite("reward", reward, action)
         terminated, truncated = np.asarray(terminated, dtype=np.bool_), np.asarray(truncated, dtype=np.bool_)
@@ -127,12 +134,12 @@ class Environments:
 
     def state(self) -> tuple[Any, ...]:
         """All that decides what they do next, the environments themselves among it."""
-        return self._vector_env, self._ended, self._steps, self._last, self.info
+        return self._vector_env, self._ended, self._steps, self._last, self._info
 
     def take_up(self, state: tuple[Any, ...]) -> None:
         """Goes on from a state of the same environments; those that were there are closed."""
         former = self._vector_env
-        self._vector_env, self._ended, self._steps, self._last, self.info = state
+        self._vector_env, self._ended, self._steps, self._last, self._info = state
         with suppress(Exception):  # they were never reset, without which some cannot be closed
             former.close()
 
