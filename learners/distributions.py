@@ -89,10 +89,12 @@ class Categorical:
 
     def sample(self, rng: np.random.Generator) -> Integer[Tensor, "*rows"]:
         """One action per row, by inverting the cumulative distribution."""
-        cumulative = self.log_probs.detach().double().exp().cumsum(-1)
-        uniform = to_tensor(rng.random(self.logits.shape[:-1]), cumulative)
-        index = (cumulative <= (uniform * cumulative[..., -1]).unsqueeze(-1)).sum(-1)
-        return index.clamp(max=self.logits.shape[-1] - 1) + self.start
+        # By numpy, whose calls take half as long as torch's on a handful of rows.
+        cumulative = np.exp(self.log_probs.detach().cpu().numpy(), dtype=np.float64).cumsum(-1)
+        uniform = rng.random(cumulative.shape[:-1]) * cumulative[..., -1]
+        index = (cumulative <= uniform[..., None]).sum(-1)
+        index = np.minimum(index, self.logits.shape[-1] - 1) + self.start
+        return torch.as_tensor(index, device=self.logits.device)
 
     def parameters(self) -> dict[str, Tensor]:
         """Its logits."""

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from learners.behaviour import recorded
+from learners.distributions import Distribution
 from learners.frames import FrameStack
+from learners.handful import Handful
 from learners.model import Model
 from replay.schema import Column
 
@@ -49,6 +51,7 @@ class ModelPolicy:
         if model.precision == "bf16":
             _keep_in_bf16(model)
         self.version = -1
+        self._handful = Handful.of(self.model)
         self.extras = recorded_columns(self.model)
 
     def initial_state(self, n: int) -> ActingState:
@@ -75,16 +78,29 @@ class ModelPolicy:
             rng: where all randomness comes from.
             greedy: the distribution's mode instead of a sample.
         """
-        batch = self._batch(observation, state, first)
-        out = self.model(batch)
-        action = out.dist.mode() if greedy else out.dist.sample(rng)
-        columns = {"action": action, "log_prob": out.dist.log_prob(action), "value": out.value}
-        if self.model.spec.record_distribution:
-            columns |= recorded(out.dist)
-        rows = {name: value[:, 0].numpy() for name, value in columns.items()}
+        if self._handful is not None:
+            return self._columns(*self._by_numpy(self._handful, observation), rng, greedy=greedy), state
+        out = self.model(self._batch(observation, state, first))
+        rows = self._columns(out.dist, out.value.numpy(), rng, greedy=greedy)
         if self.model.core is not None:
             rows["core_state"] = state.core
         return rows, ActingState(state.frames, out.core_state.numpy())
+
+    def _by_numpy(self, handful: Handful, observation: Mapping[str, np.ndarray]) -> tuple[Distribution, np.ndarray]:
+        """Distribution and values (n, 1)."""
+        output, value = handful(observation)
+        masks = [torch.from_numpy(observation[name]).unsqueeze(1) for name in self.model.masks]
+        return self.model.policy.distribution(torch.from_numpy(output), *masks), value
+
+    def _columns(
+        self, dist: Distribution, value: np.ndarray, rng: np.random.Generator, *, greedy: bool
+    ) -> dict[str, np.ndarray]:
+        """The rows' columns, (n, ...)."""
+        action = dist.mode() if greedy else dist.sample(rng)
+        columns = {"action": action, "log_prob": dist.log_prob(action)}
+        if self.model.spec.record_distribution:
+            columns |= recorded(dist)
+        return {name: column.numpy()[:, 0] for name, column in columns.items()} | {"value": value[:, 0]}
 
     def _batch(self, observation: Mapping[str, np.ndarray], state: ActingState, first: np.ndarray) -> dict[str, Tensor]:
         """The n streams' rows as a batch (n, 1, ...), frames stacked."""
@@ -100,6 +116,7 @@ class ModelPolicy:
     def load(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
         """Act with these weights from now on."""
         self.model.load_acting_weights(weights)
+        self._handful = Handful.of(self.model)
         self.version = version
 
 

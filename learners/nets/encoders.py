@@ -101,7 +101,7 @@ class VectorEncoder(nn.Module):
         images = [name for name, column in columns.items() if column.dtype == "uint8" and len(column.shape) == 3]
         if images:
             raise EncoderError(f"{images[0]} is an image of {columns[images[0]].shape}: Mlp reads vectors, use Nature")
-        self.names = tuple(columns)
+        self.spec, self.names = spec, tuple(columns)
         width, layers = sum(math.prod(column.shape) for column in columns.values()), []
         for size in spec.widths:
             layers += [orthogonal(nn.Linear(width, size)), nn.Tanh() if spec.activation == "tanh" else nn.ReLU()]

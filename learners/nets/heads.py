@@ -70,7 +70,10 @@ class PolicyHead(nn.Module):
             features: of each row.
             mask: not 0 where an action is allowed, (*rows, total); None: all are.
         """
-        output = self.linear(features)
+        return self.distribution(self.linear(features), mask)
+
+    def distribution(self, output: Float[Tensor, "*rows numbers"], mask: Tensor | None = None) -> Distribution:
+        """The distributions of the layer's output."""
         if mask is not None:
             output = masked(output, mask, self.choices)
         if self.log_std is None:
