@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from learners.augment import centre_crop
-from learners.distributions import Distribution
 from learners.frames import cropped_column, is_image, stacked_column
 from learners.group import Group
 from learners.masks import ACTION_MASK, choices_of
@@ -25,6 +24,7 @@ from learners.nets.encoders import ImageEncoder, VectorEncoder
 from learners.nets.heads import PolicyHead, ValueHead
 from learners.normalise import RunningMoments
 from learners.objective import Batch, MethodError, Objective
+from learners.output import Output
 from replay.schema import Column
 
 ACTING_PARTS = ("encoder", "core", "policy", "value", "value_encoder", "moments")
@@ -81,25 +81,6 @@ class ActorCritic:
             objectives: whose heads and slow copies to add; actors and evaluators need none.
         """
         return Model(self, observation, action_space, objectives)
-
-
-@dataclass(frozen=True)
-class Output:
-    """What one forward pass gives, for rows (B, T).
-
-    Attributes:
-        features: the encoder's, (B, T, F).
-        context: the core's, (B, T, H); the features where there is no core.
-        dist: the policy's distribution over actions.
-        value: the critic's estimate, in the units of the (scaled) reward.
-        core_state: the core's state after the last row, (B, S); empty without a core.
-    """
-
-    features: Float[Tensor, "B T F"]
-    context: Float[Tensor, "B T H"]
-    dist: Distribution
-    value: Float[Tensor, "B T"]
-    core_state: Tensor
 
 
 class Model(nn.Module):
@@ -186,9 +167,9 @@ class Model(nn.Module):
             observation: columns by name, without time.
             encoder: another one than the model's own: a slow copy or the critic's.
         """
-        return self._through(encoder or self.encoder, self._normalised(observation))
+        return self.through(encoder or self.encoder, self.normalised(observation))
 
-    def _normalised(self, observation: Mapping[str, Tensor]) -> Batch:
+    def normalised(self, observation: Mapping[str, Tensor]) -> Batch:
         """What encoders see of observations."""
         columns = {
             name: self.moments_by_column[name].normalise(value) if name in self.moments_by_column else value
@@ -198,7 +179,7 @@ class Model(nn.Module):
             columns |= {name: centre_crop(columns[name], self.spec.crop) for name in self.image_columns}
         return columns
 
-    def _through(self, encoder: nn.Module, columns: Batch) -> Tensor:
+    def through(self, encoder: nn.Module, columns: Batch) -> Tensor:
         """An encoder's features, in as many pieces as `encoding_in` says."""
         encode = partial(self._encoded, encoder)
         if self.pieces == 1 or not torch.is_grad_enabled():
@@ -249,27 +230,11 @@ class Model(nn.Module):
         A core starts from the state recorded with the first row, or from what rows before it made of theirs
         (`start_state`, see `learners.burn_in`).
         """
-        observation = self.observation(batch)
-        shape = next(iter(observation.values())).shape[:2]
-        seen = self._normalised({name: value.flatten(0, 1) for name, value in observation.items()})
-        features = self._through(self.encoder, seen).unflatten(0, shape)
-        context, core_state = features, features.new_empty(0)
-        if self.core is not None:
-            state = batch["start_state" if "start_state" in batch else "core_state"][:, 0]
-            context, core_state = self.core(features, state, batch["step"] == 0)
-        critic = context
-        if self.value_encoder is not None:
-            critic = self._through(self.value_encoder, seen).unflatten(0, shape)
-        dist = self.policy(context, *(batch[name] for name in self.masks))
-        return Output(features, context, dist, self.value(critic), core_state)
+        return Output(self, batch)
 
     def acting_weights(self) -> dict[str, np.ndarray]:
         """The parameters and statistics needed to act, as arrays of their own."""
-        return {
-            name: tensor.detach().cpu().contiguous().numpy().copy()
-            for name, tensor in self.state_dict().items()
-            if name.split(".")[0] in ACTING_PARTS
-        }
+        return acting_arrays(self.state_dict())
 
     @torch.no_grad()
     def load_acting_weights(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -279,3 +244,12 @@ class Model(nn.Module):
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # we only read
             for name, array in weights.items():
                 own[name].copy_(torch.from_numpy(array))
+
+
+def acting_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Of a model's state, what is needed to act, as arrays of their own."""
+    return {
+        name: tensor.cpu().contiguous().numpy().copy()
+        for name, tensor in tensors.items()
+        if name.split(".")[0] in ACTING_PARTS
+    }

@@ -60,25 +60,29 @@ def fisher_product(dist: Distribution, weight: Tensor, parameters: Sequence[Tens
     outputs = {name: value for name, value in dist.parameters().items() if value.requires_grad}
     tensors = list(outputs.values())
     ones = [torch.zeros_like(value, requires_grad=True) for value in tensors]
-    # J^T w is linear in w, so its derivative in the direction of a vector is J times that vector, whatever w.
-    pulled = torch.autograd.grad(
-        tensors, parameters, ones, create_graph=True, allow_unused=True, materialize_grads=True
-    )
+    # J^T w is linear in w, so its derivative in the direction of a vector is J times that vector, whatever w. Of sums
+    # only: for derivatives in a direction torch loads a second's worth of symbolic mathematics the first time.
+    pulled = flat(torch.autograd.grad(
+        _along(tensors, ones), parameters, create_graph=True, allow_unused=True, materialize_grads=True
+    ))  # fmt: skip
     points = [value.detach().requires_grad_() for value in tensors]
     near = cast(Distribution, replace(cast(Any, dist), **dict(zip(outputs, points, strict=True))))
     centre = cast(Distribution, replace(cast(Any, dist), **{n: v.detach() for n, v in dist.parameters().items()}))
     slope = torch.autograd.grad((centre.kl(near) * weight).sum(), points, create_graph=True)
 
     def product(vector: Tensor) -> Tensor:
-        pieces = vector.split([parameter.numel() for parameter in parameters])
-        shaped = [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
-        tangent = torch.autograd.grad(pulled, ones, shaped, retain_graph=True)
-        bent = torch.autograd.grad(slope, points, tangent, retain_graph=True)
+        tangent = torch.autograd.grad(pulled @ vector, ones, retain_graph=True)
+        bent = torch.autograd.grad(_along(slope, tangent), points, retain_graph=True)
         return flat(torch.autograd.grad(
-            tensors, parameters, bent, retain_graph=True, allow_unused=True, materialize_grads=True
+            _along(tensors, bent), parameters, retain_graph=True, allow_unused=True, materialize_grads=True
         ))  # fmt: skip
 
     return product
+
+
+def _along(tensors: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
+    """The sum of products, whose derivative is that of the tensors in the direction."""
+    return torch.stack([(tensor * part).sum() for tensor, part in zip(tensors, direction, strict=True)]).sum()
 
 
 def flat(tensors: Sequence[Tensor]) -> Float[Tensor, " n"]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from learners.group import Group
-    from learners.model import ActorCritic, Model, Output
+    from learners.model import ActorCritic, Model
+    from learners.output import Output
 
 Batch = dict[str, Tensor]
 """Columns of a batch, each (B, T, ...), time-aligned as in the row layout."""

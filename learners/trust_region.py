@@ -6,7 +6,7 @@ what earlier updates of the same learner step did to an encoder that they share 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from learners.behaviour import behaviour, kl_from_behaviour
 from learners.group import Group
-from learners.model import ActorCritic, Model, Output
+from learners.model import ActorCritic, Model
 from learners.natural_gradient import Product, conjugate_gradient, fisher_product, flat, twice_differentiable
 from learners.not_finite import check_finite
 from learners.objective import Batch, Objective, Term, reduce, tagged_terms
+from learners.output import Output
 from learners.update import Priorities, Update, UpdateError
 
 POLICY_PARTS = ("encoder", "core", "policy")
@@ -217,7 +218,7 @@ class TrustRegionEngine:
     def _acted(self, rows: Batch) -> Stand:
         """Where the policy stood that acted."""
         out = self.model(rows)
-        return self._measured(replace(out, dist=behaviour(out.dist, rows)), rows)[2]
+        return self._measured(out.having(dist=behaviour(out.dist, rows)), rows)[2]
 
     def _flat_gradient(self, of: Tensor, *, retain: bool = False) -> Tensor:
         """With respect to the policy's parameters, side by side, summed over ranks."""

@@ -9,7 +9,8 @@ from torch import Tensor
 from learners.objective import Batch, Objective, Term
 
 if TYPE_CHECKING:
-    from learners.model import Model, Output
+    from learners.model import Model
+    from learners.output import Output
 
 
 @dataclass(frozen=True)

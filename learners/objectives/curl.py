@@ -14,7 +14,8 @@ from learners.objective import Batch, Bound, MethodError, Objective, Term
 
 if TYPE_CHECKING:
     from learners.group import Group
-    from learners.model import Model, Output
+    from learners.model import Model
+    from learners.output import Output
 
 
 class CurlHead(nn.Module):

@@ -12,7 +12,8 @@ from learners.group import Joined
 from learners.objective import Batch, MethodError, Objective, Term
 
 if TYPE_CHECKING:
-    from learners.model import Model, Output
+    from learners.model import Model
+    from learners.output import Output
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from learners.precision import same_policy
 
 if TYPE_CHECKING:
     from learners.group import Group
-    from learners.model import Model, Output
+    from learners.model import Model
+    from learners.output import Output
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from learners.precision import same_policy
 
 if TYPE_CHECKING:
     from learners.group import Group
-    from learners.model import ActorCritic, Model, Output
+    from learners.model import ActorCritic, Model
+    from learners.output import Output
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from learners.targets import explained_variance, has_successor, standardise, vtr
 
 if TYPE_CHECKING:
     from learners.group import Group
-    from learners.model import Model, Output
+    from learners.model import Model
+    from learners.output import Output
 
 LARGEST = 1e6
 """Ratios count no further, whatever the clips: a row that lags far behind must not make a metric infinite."""

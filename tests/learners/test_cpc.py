@@ -10,12 +10,13 @@ import torch
 from benchmarks.cpc_probe import BARS, probe
 from learners.contrast import Scorer, bilinear, info_nce
 from learners.group import Group
-from learners.model import ActorCritic, Model, Output
+from learners.model import ActorCritic, Model
 from learners.nets.cores import Gru
 from learners.nets.encoders import Mlp
 from learners.objective import Batch, reduce, tagged_terms
 from learners.objectives.cpc import Cpc, pairs
 from learners.objectives.tcl import tcl
+from learners.output import Output
 from learners.update import Average
 from replay.schema import Column
 
@@ -47,7 +48,7 @@ def exact(on: Model, columns: Batch) -> Output:
     """The model's output in float64, with its CPC head, so that the loss can be compared to the last digits."""
     out = on(columns)
     on.heads.double()
-    return replace(out, features=out.features.double(), context=out.context.double())
+    return out.having(features=out.features.double(), context=out.context.double())
 
 
 def literal_losses(objective: Cpc, on: Model, out: Output, columns: Batch) -> dict[int, list[float]]:
@@ -127,8 +128,8 @@ def test_gradient_flows_through_context_and_latents_alike() -> None:
     on, columns = model(objective), batch()
     out = on(columns)
     cut = {
-        "context": replace(out, context=out.context.detach()),
-        "features": replace(out, features=out.features.detach()),
+        "context": out.having(context=out.context.detach()),
+        "features": out.having(features=out.features.detach()),
     }
     for side, partial in cut.items():
         loss, _ = reduce(tagged_terms(objective, on, partial, columns), Group())

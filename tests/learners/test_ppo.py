@@ -1,7 +1,6 @@
 """PPO's loss against a loop over rows, and its limit, the plain policy gradient."""
 
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from learners.distributions import Categorical
 from learners.group import Group
-from learners.model import ActorCritic, Model, Output
+from learners.model import ActorCritic, Model
 from learners.nets.encoders import Mlp
 from learners.objective import Batch, Term, reduce, tagged_terms
 from learners.objectives.ppo import PPO
+from learners.output import Output
 from replay.schema import Column
 from tests.learners.acting import gradient
 
@@ -59,7 +59,7 @@ def double(columns: Batch) -> Batch:
 
 def exact(out: Output) -> Output:
     """The same output in float64, so that the loss's own arithmetic can be compared to the last digits."""
-    return replace(out, dist=Categorical(out.dist.logits.double()), value=out.value.double())
+    return out.having(dist=Categorical(out.dist.logits.double()), value=out.value.double())
 
 
 def mean(terms: dict[str, Term], name: str) -> float:
