@@ -9,19 +9,27 @@ from torch import Tensor
 BETAS = 0.9, 0.999
 
 
-@dataclass(frozen=True)
+@dataclass
 class Moments:
     """What Adam remembers of one parameter: how often it was moved, and two running means of its gradient."""
 
-    step: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
+    steps: int = 0
 
     @classmethod
     def of(cls, parameter: Tensor) -> "Moments":
         """Those of a parameter that was never moved, in its own memory format: the kernel pairs them as they lie."""
         zeros = [torch.zeros_like(parameter, memory_format=torch.preserve_format) for _ in range(2)]
-        return cls(torch.zeros((), device=parameter.device), *zeros)
+        return cls(*zeros)
+
+    def state(self) -> dict[str, Tensor]:
+        """By name, with the number of steps as torch has it."""
+        return {"step": self.counted(), "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+
+    def counted(self) -> Tensor:
+        """The number of steps on the parameter's device."""
+        return torch.tensor(float(self.steps), device=self.exp_avg.device)
 
 
 class Adam:
@@ -41,8 +49,12 @@ class Adam:
         self.moments: dict[int, Moments] = {}
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move every parameter that has a gradient."""
+    def step(self, *, over: float = 1.0) -> None:
+        """Move every parameter that has a gradient.
+
+        Args:
+            over: what gradients are divided by, in place; to do that here costs nothing.
+        """
         reached = {index: own.grad for index, own in enumerate(self.parameters) if own.grad is not None}
         if not reached:
             return
@@ -50,15 +62,18 @@ class Adam:
             if index not in self.moments:
                 self.moments[index] = Moments.of(self.parameters[index])
         moments = [self.moments[index] for index in reached]
-        steps = [own.step for own in moments]
-        torch._foreach_add_(steps, 1)
+        for own in moments:
+            own.steps += 1
+        # One tensor for all that were moved equally often: to add 1 to each would take as long as the kernel.
+        counts = {own.steps: own for own in moments}
+        counted = {steps: own.counted() for steps, own in counts.items()}
         torch._fused_adam_(
             [self.parameters[index] for index in reached],
             list(reached.values()),
             [own.exp_avg for own in moments],
             [own.exp_avg_sq for own in moments],
             [],
-            steps,
+            [counted[own.steps] for own in moments],
             lr=self.lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -66,18 +81,19 @@ class Adam:
             eps=self.eps,
             amsgrad=False,
             maximize=False,
+            grad_scale=None if over == 1.0 else torch.tensor(over, device=moments[0].exp_avg.device),
         )
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts, by parameter number and name: "3/exp_avg"."""
-        return {
-            f"{index}/{name}": value for index, own in sorted(self.moments.items()) for name, value in vars(own).items()
-        }
+        moments = sorted(self.moments.items())
+        return {f"{index}/{name}": value for index, own in moments for name, value in own.state().items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
         self.moments = {}
         for index in sorted({int(key.partition("/")[0]) for key in state}):
             own = self.moments[index] = Moments.of(self.parameters[index])
-            for name, value in vars(own).items():
-                value.copy_(state[f"{index}/{name}"])
+            own.steps = int(state[f"{index}/step"])
+            for name in ("exp_avg", "exp_avg_sq"):
+                getattr(own, name).copy_(state[f"{index}/{name}"])

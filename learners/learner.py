@@ -17,7 +17,7 @@ from learners.frames import stack_windows
 from learners.group import Group
 from learners.last_versions import LastVersions
 from learners.masks import check_decisions
-from learners.model import Model
+from learners.model import Model, acting_arrays
 from learners.not_finite import NotFinite, kept
 from learners.objective import Batch
 from learners.update import Engine, Update
@@ -115,6 +115,7 @@ class Learner:
         self.steps = 0
         self.published = 0.0
         self._watch = Stopwatch(STAGES)
+        self._tensors = self.model.state_dict()  # asked for once: whatever moves them moves them where they are
         self._ages: dict[str, np.ndarray] = {}
         self._newest: dict[str, Batch] = {}
 
@@ -128,7 +129,7 @@ class Learner:
             self.keep.write(tensors, values | {"priorities": self._priorities()})
         self.published = time()
         if self.group.rank == 0:
-            self.publish.publish(self.version, self.model.acting_weights())
+            self.publish.publish(self.version, acting_arrays(self._tensors))
 
     def step(self) -> dict[str, float]:
         """One learner step: a batch of every table, every update once, a new version.
@@ -233,7 +234,7 @@ class Learner:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that a checkpoint must hold: tensors by name, and plain values."""
-        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors = {f"model/{name}": tensor for name, tensor in self._tensors.items()}
         for number, engine in enumerate(self.engines):
             tensors |= {f"engine/{number}/{name}": tensor for name, tensor in engine.state().items()}
         return tensors | self.random(), {"version": self.version, "steps": self.steps}
@@ -253,8 +254,8 @@ class Learner:
     def checksum(self) -> int:
         """A number that tells whether two models are the same, bit for bit."""
         total = 0
-        for tensor in self.model.state_dict().values():
-            total = zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), total)
+        for tensor in self._tensors.values():
+            total = zlib.crc32(tensor.cpu().contiguous().numpy(), total)
         return total
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from learners.objective import Batch
 
@@ -24,15 +25,23 @@ class Rows:
             if column.ndim == 1:
                 kinds.setdefault(column.dtype, []).append(name)
         self._numbers = [(names, torch.stack([flat[name] for name in names])) for names in kinds.values()]
+        self._whole: Batch | None = None
 
     def shuffled(self, parts: int) -> Iterator[Batch]:
-        """All of them in random order, as `parts` batches of shape (n, 1, ...)."""
+        """All of them in random order, as `parts` batches of shape (n, 1, ...); one part in their own."""
+        if parts == 1:  # nothing depends on the order, and to pick rows takes a tenth of a small network's minibatch
+            self._whole = self._whole or self._picked(self._decided)
+            yield self._whole
+            return
         order = self._decided[torch.randperm(len(self._decided), device=self._decided.device)]
         for rows in order.tensor_split(parts):
-            picked = {name: column.index_select(0, rows).unsqueeze(1) for name, column in self._others.items()}
-            for names, columns in self._numbers:
-                picked |= zip(names, columns.index_select(1, rows).unsqueeze(2).unbind(), strict=True)
-            yield picked
+            yield self._picked(rows)
+
+    def _picked(self, rows: Tensor) -> Batch:
+        picked = {name: column.index_select(0, rows).unsqueeze(1) for name, column in self._others.items()}
+        for names, columns in self._numbers:
+            picked |= zip(names, columns.index_select(1, rows).unsqueeze(2).unbind(), strict=True)
+        return picked
 
 
 class Windows:

@@ -7,7 +7,7 @@ import torch.multiprocessing as processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learners.gradient import Gradient, clip
+from learners.gradient import SMALL, Gradient, norm
 from learners.group import Group
 from learners.nets.encoders import Mlp
 from learners.not_finite import NotFinite
@@ -234,16 +234,24 @@ def test_compiled_encoders_learn_the_same() -> None:
     processes.spawn(compare_compiled, nprocs=1)
 
 
-@pytest.mark.parametrize("most", [0.1, 100.0])
-def test_clipping_is_that_of_torch(most: float) -> None:
-    gradients = [torch.randn(4, 3), torch.randn(2, 5, 3, 3).to(memory_format=torch.channels_last), torch.randn(())]
-    parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient.clone(memory_format=torch.preserve_format)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, most)
-    assert clip(gradients, most).item() == pytest.approx(norm.item())
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        torch.testing.assert_close(gradient, parameter.grad)
+@pytest.mark.parametrize("width", [3, SMALL])
+def test_the_norm_is_that_of_torch(width: int) -> None:
+    gradients = [torch.randn(4, width), torch.randn(2, 5, 3, 3).to(memory_format=torch.channels_last), torch.randn(())]
+    assert norm(gradients).item() == pytest.approx(torch.nn.utils.get_total_norm(gradients).item())
+
+
+@pytest.mark.parametrize("most", [0.0, 1e-3, 100.0])
+def test_gradients_are_clipped_as_by_torch(most: float) -> None:
+    """Adam's first step hides lengths: what it divided is seen in the gradients that it leaves."""
+    clipped, free = small_model(PPO()), small_model(PPO())
+    free.load_state_dict(clipped.state_dict())
+    for model, limit in ((clipped, most), (free, math.inf)):
+        engine = Gradient({"fresh": PPO()}, epochs=1, minibatches=1, max_gradient_norm=limit).start(model, Group())
+        torch.manual_seed(5)
+        engine.step({"fresh": random_batch(4, 4)}, progress=0.0)
+    torch.nn.utils.clip_grad_norm_(free.parameters(), most)
+    for mine, other in zip(clipped.parameters(), free.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
 
 
 @settings(max_examples=50, deadline=None)
