@@ -7,12 +7,14 @@ import select
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 from ray._private.ray_logging import stdout_deduplicator
 
 from cluster.experiment import ExperimentError
@@ -31,6 +33,11 @@ LEAN = {
 """Settings of an embedded Ray that nobody else joins: it listens on this machine only, starts in half the time, and its
 processes are not put behind everything else on the machine (Ray's own default is a niceness of 15)."""
 
+
+SERVICES = "start_monitor", "start_log_monitor", "start_api_server"
+"""What starts services of Ray's that only others would use, by method of its node: the autoscaler, the reader of logs,
+and the dashboard, of which a process is started even without it. Each imports Ray, a second of the processor that the
+run's own processes want, too."""
 
 DEATHS = re.compile("A worker died or was killed|retries remaining|The actor is temporarily unavailable")
 """Of what Ray prints among a run's own lines, whether it is asked to or not: deaths, of which the run tells itself."""
@@ -73,16 +80,30 @@ def _embed_ray() -> None:
     # machine's own address, and its services listen on every interface.
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        ray.init(
-            "local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=512 * 2**20,
-            _node_ip_address="127.0.0.1",
-        )
+        with _without(*SERVICES):
+            ray.init(
+                "local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=512 * 2**20,
+                _node_ip_address="127.0.0.1",
+            )
     except Exception as error:  # Ray raises bare ones: too slow a start, no memory, no port
         raise ProcessDied(f"Ray did not start: {error}; is the machine overloaded, or short of memory?") from error
+
+
+@contextmanager
+def _without(*services: str) -> Iterator[None]:
+    """Inside, a node of Ray starts none of these."""
+    own = {service: getattr(Node, service) for service in services}
+    for service in services:
+        setattr(Node, service, lambda self, **options: None)
+    try:
+        yield
+    finally:
+        for service, start in own.items():
+            setattr(Node, service, start)
 
 
 def end_ray() -> None:
