@@ -37,7 +37,7 @@ class SideBySide(SyncVectorEnv):
             observations.append(observation)
             said.append(info)
         self._autoreset_envs, self.said = terminated | truncated, said
-        fresh = create_empty_array(self.single_observation_space, n=self.num_envs, fn=np.empty)
+        fresh: Any = create_empty_array(self.single_observation_space, n=self.num_envs, fn=np.empty)
         return concatenate(self.single_observation_space, observations, fresh), rewards, terminated, truncated, {}
 
     def info(self) -> dict[str, Any]:

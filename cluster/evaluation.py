@@ -11,10 +11,9 @@ import numpy as np
 from actors.episodes import Episode
 from actors.evaluator import evaluate as play
 from cluster import checkpoints
-from cluster.events import full_disk_told
 from cluster.experiment import Experiment, Spaces
 from cluster.run_folder import RunFolder
-from cluster.whole_file import replace_text
+from cluster.whole_file import full_disk_told, replace_text
 from learners.policy import ModelPolicy
 
 

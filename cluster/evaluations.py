@@ -7,12 +7,12 @@ from pathlib import Path
 
 from actors.episodes import Episode
 from cluster.evaluation import describe_evaluation, evaluate, noted
-from cluster.events import full_disk_told
 from cluster.experiment import Experiment, ExperimentError, at_least
 from cluster.metrics import read_metrics
 from cluster.run_folder import RunFolder
 from cluster.standing import Standing
 from cluster.stop import StopRequest
+from cluster.whole_file import full_disk_told
 from cluster.world import World
 
 MEAN = "eval/mean_reward"

@@ -1,7 +1,6 @@
 """TensorBoard's event files: the record format and its protobufs alone."""
 
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cluster.lock import holding
+from cluster.whole_file import full_disk_told
 
 
 class Events:
@@ -70,17 +70,6 @@ class Events:
         with full_disk_told(self._folder):
             self._file.write(event.SerializeToString())
             self._file.flush()
-
-
-@contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """Say of an OSError in here which folder it concerns, and how much room that has."""
-    try:
-        yield
-    except OSError as error:
-        free = shutil.disk_usage(folder).free
-        text = f"metrics cannot be written in {folder}, which has {free:,} bytes free: {error}; make room there"
-        raise OSError(text) from error
 
 
 def _histogram(counts: np.ndarray, edges: np.ndarray) -> HistogramProto:

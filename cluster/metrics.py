@@ -11,8 +11,8 @@ import numpy as np
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from cluster.charts import layout
-from cluster.events import Events, full_disk_told
-from cluster.whole_file import replace_text
+from cluster.events import Events
+from cluster.whole_file import full_disk_told, replace_text
 
 
 class Metrics:

@@ -1,6 +1,9 @@
 """Text files that others may read at any moment: they see the old text or the new one, never half of it."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -12,3 +15,14 @@ def replace_text(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Say of an OSError in here which folder it concerns, and how much room that has."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(folder).free
+        text = f"metrics cannot be written in {folder}, which has {free:,} bytes free: {error}; make room there"
+        raise OSError(text) from error

@@ -20,8 +20,8 @@ class Moments:
     @classmethod
     def of(cls, parameter: Tensor) -> "Moments":
         """Those of a parameter that was never moved, in its own memory format: the kernel pairs them as they lie."""
-        zeros = [torch.zeros_like(parameter, memory_format=torch.preserve_format) for _ in range(2)]
-        return cls(*zeros)
+        first, second = (torch.zeros_like(parameter, memory_format=torch.preserve_format) for _ in range(2))
+        return cls(first, second)
 
     def state(self) -> dict[str, Tensor]:
         """By name, with the number of steps as torch has it."""

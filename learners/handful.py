@@ -40,8 +40,9 @@ class Handful:
     def of(cls, model: Model) -> "Handful | None":
         """With the weights that the model has now; None: it is another kind of model."""
         encoder, critic, moments = model.encoder, model.value_encoder, model.moments_by_column
-        vectors = isinstance(encoder, VectorEncoder) and isinstance(critic, VectorEncoder | None)
-        if not vectors or model.core is not None or model.precision != "fp32":
+        if model.core is not None or model.precision != "fp32":
+            return None
+        if not isinstance(encoder, VectorEncoder) or not isinstance(critic, VectorEncoder | None):
             return None
         return cls(
             encoder.names,

@@ -40,6 +40,17 @@ def test_a_run_in_one_process_does_without_ray_and_those_who_look_at_it_without_
     assert imported("status", run) == imported("watch", run) == set()
 
 
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [("cluster.store", {"torch", "gymnasium"}), ("cluster.weights", {"torch"}), ("cluster.processes", {"tensorboard"})],
+)
+def test_processes_of_a_run_import_no_more_than_they_need(module: str, unwanted: set[str]) -> None:
+    """All of them start at once, on as few cores as there are."""
+    program = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True, check=True)
+    assert unwanted.isdisjoint(done.stdout.split())
+
+
 @pytest.mark.parametrize("name", [*MISTAKES, *TROUBLES])
 def test_every_mistake_is_an_error_that_there_is(name: str) -> None:
     module, _, kind = name.partition(":")
