@@ -120,7 +120,8 @@ def end_ray() -> None:
             ended = select.poll()
             ended.register(worker, select.POLLIN)
             if not ended.poll(max(0.0, until - time.monotonic()) * 1000):
-                signal.pidfd_send_signal(worker, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(worker, signal.SIGKILL)
             os.close(worker)
 
 

@@ -27,8 +27,8 @@ RESTARTS = 100
 """How often Ray may start a shard or the channel again: a new one goes on where it was; one that dies at once again
 wears this out."""
 CALLS = 100_000
-"""That the channel and a shard take at a time. Everybody may wait there at once, and who ends the waiting must still get
-in: by Ray's own 1,000 a run of 1,000 actors stands still."""
+"""That the channel and a shard take at a time. Everybody may wait there at once, and who ends the waiting must get in,
+too: by Ray's own 1,000 a run of 1,000 actors stands still."""
 DIED = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 """What Ray says of a process that is no more."""
 remote: Any = ray.remote
