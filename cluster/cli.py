@@ -66,6 +66,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `contrail` command."""
+    # numpy reads it once. Actors compute by numpy, in one thread, however many torch has: others would get in their way.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # An installed command does not look where it is called; environments' modules often lie there.
     sys.path.append(str(Path.cwd()))
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))

@@ -130,10 +130,9 @@ def _workers() -> list[int]:
     node: Any = ray._private.worker._global_node
     raylets = node.all_processes.get(ray_constants.PROCESS_TYPE_RAYLET, ()) if node else ()
     workers: list[int] = []
-    with suppress(OSError):  # a kernel that does not tell
-        for raylet in raylets:
-            for thread in Path(f"/proc/{raylet.process.pid}/task").iterdir():
+    for raylet in raylets if hasattr(os, "pidfd_open") else ():
+        for thread in Path(f"/proc/{raylet.process.pid}/task").glob("*"):
+            with suppress(OSError):  # it ended just now, or the kernel does not tell
                 for pid in (thread / "children").read_text().split():
-                    with suppress(ProcessLookupError):
-                        workers.append(os.pidfd_open(int(pid)))
+                    workers.append(os.pidfd_open(int(pid)))
     return workers

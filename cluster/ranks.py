@@ -95,16 +95,17 @@ class Ranks:
 
     def _stepped(self, meanwhile: Callable[[list[Any]], list[Any]]) -> Stepped:
         self.learning = {learner.step.remote(): learner for learner in self._processes}
-        results: list[Stepped] = []
+        results: dict[Any, Stepped] = {}
         while self.learning:
             for reference in meanwhile(list(self.learning)):
-                results.append(self._roster.result(reference, self.learning.pop(reference)))
+                learner = self.learning.pop(reference)
+                results[learner] = self._roster.result(reference, learner)
         for rank in range(self._count):
             self._faults.finished(f"learner-{rank}")
-        metrics, steps, version = results[0]
-        metrics |= _mean_seconds([found for found, _, _ in results])
+        metrics, steps, version = results[self._processes[0]]  # who published
+        metrics |= _mean_seconds([found for found, _, _ in results.values()])
         if NOT_KEPT in metrics:  # of any of them
-            metrics |= {NOT_KEPT: max(found[NOT_KEPT] for found, _, _ in results)}
+            metrics |= {NOT_KEPT: max(found[NOT_KEPT] for found, _, _ in results.values())}
         return metrics, steps, version
 
     def state(self) -> State:

@@ -42,7 +42,7 @@ class Handful:
         encoder, critic, moments = model.encoder, model.value_encoder, model.moments_by_column
         if model.core is not None or model.precision != "fp32":
             return None
-        if not isinstance(encoder, VectorEncoder) or not isinstance(critic, VectorEncoder | None):
+        if not _plain(encoder) or not (critic is None or (_plain(critic) and critic.names == encoder.names)):
             return None
         return cls(
             encoder.names,
@@ -71,6 +71,14 @@ class Handful:
             columns.append(column.reshape(len(column), -1))
         joined = columns[0] if len(columns) == 1 else np.concatenate(columns, 1)
         return joined.astype(np.float32, copy=False)
+
+
+def _plain(encoder: nn.Module) -> bool:
+    """Whether an encoder is of linear layers and the activation of its spec in turn, and of nothing else."""
+    if type(encoder) is not VectorEncoder:
+        return False
+    activation = nn.Tanh if encoder.spec.activation == "tanh" else nn.ReLU
+    return [type(layer) for layer in encoder.layers] == [nn.Linear, activation] * (len(encoder.layers) // 2)
 
 
 def _layers(encoder: VectorEncoder) -> list[Layer]:

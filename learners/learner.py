@@ -22,6 +22,7 @@ from learners.not_finite import NotFinite, kept
 from learners.objective import Batch
 from learners.update import Engine, Update
 from learners.upload import moved_to
+from replay.histogram import histogram
 from replay.stopwatch import Stopwatch
 from replay.table import Table
 
@@ -296,4 +297,4 @@ def _distribution(ages: np.ndarray, most: int = 64) -> tuple[np.ndarray, np.ndar
 
 def _ratios(ratios: np.ndarray, bins: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """Counts of importance ratios and the edges between them."""
-    return np.histogram(ratios.clip(max=LARGEST_RATIO), bins=bins)
+    return histogram(ratios.clip(max=LARGEST_RATIO), bins)

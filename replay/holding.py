@@ -6,6 +6,7 @@ import numpy as np
 
 from replay.even import Even
 from replay.ids import MOST_SLOTS, generation_of, ids_of, slot_of
+from replay.histogram import histogram
 from replay.limiter import Limiter
 from replay.selection import selector_of
 from replay.sources import Sources
@@ -220,7 +221,7 @@ class Holding:
         if not len(slots):
             return {}
         ages = columns[:, _VERSION].max() - columns[:, _VERSION]
-        return {"priority": np.histogram(priorities, bins=30), "age": np.histogram(ages, bins=30)}
+        return {"priority": histogram(priorities, 30), "age": histogram(ages, 30)}
 
     def remove(self, slots: np.ndarray) -> None:
         """Let the windows in these slots leave."""
