@@ -66,7 +66,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `contrail` command."""
-    # numpy reads it once. Actors compute by numpy, in one thread, however many torch has: others would get in their way.
+    # numpy reads it once. Actors compute by numpy, in one thread, however many torch has.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # An installed command does not look where it is called; environments' modules often lie there.
     sys.path.append(str(Path.cwd()))

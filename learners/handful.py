@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import nn
@@ -42,7 +42,9 @@ class Handful:
         encoder, critic, moments = model.encoder, model.value_encoder, model.moments_by_column
         if model.core is not None or model.precision != "fp32":
             return None
-        if not _plain(encoder) or not (critic is None or (_plain(critic) and critic.names == encoder.names)):
+        if not _plain(encoder):
+            return None
+        if critic is not None and not (_plain(critic) and critic.names == encoder.names):
             return None
         return cls(
             encoder.names,
@@ -73,7 +75,7 @@ class Handful:
         return joined.astype(np.float32, copy=False)
 
 
-def _plain(encoder: nn.Module) -> bool:
+def _plain(encoder: nn.Module | None) -> TypeGuard[VectorEncoder]:
     """Whether an encoder is of linear layers and the activation of its spec in turn, and of nothing else."""
     if type(encoder) is not VectorEncoder:
         return False

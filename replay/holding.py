@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from replay.even import Even
-from replay.ids import MOST_SLOTS, generation_of, ids_of, slot_of
 from replay.histogram import histogram
+from replay.ids import MOST_SLOTS, generation_of, ids_of, slot_of
 from replay.limiter import Limiter
 from replay.selection import selector_of
 from replay.sources import Sources

@@ -6,6 +6,7 @@ import torch
 
 from actors.environments import Environment
 from cluster.experiment import Spaces
+from learners.handful import Handful
 from learners.model import ActorCritic
 from learners.nets.encoders import Mlp
 from learners.policy import ModelPolicy
@@ -65,3 +66,13 @@ def test_a_policy_computes_by_numpy_what_the_model_computes(spec: ActorCritic, n
 def test_images_cores_and_bf16_are_left_to_the_model() -> None:
     columns, actions = _spaces("CartPole-v1")
     assert ModelPolicy(ActorCritic(Mlp((8,)), precision="bf16").build(columns, actions))._handful is None
+
+
+def test_an_encoder_of_another_kind_is_left_to_the_model() -> None:
+    model = ActorCritic(Mlp((8,)), value_encoder=Mlp((8,))).build(*_spaces("CartPole-v1"))
+    assert Handful.of(model) is not None
+    model.encoder.layers.append(torch.nn.LayerNorm(8))
+    assert Handful.of(model) is None, "it has more than linear layers and activations"
+    del model.encoder.layers[-1]
+    model.value_encoder.names = ("another", "observation")
+    assert Handful.of(model) is None, "the critic sees other columns"
