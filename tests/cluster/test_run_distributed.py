@@ -225,7 +225,7 @@ def test_processes_tell_how_they_are_and_one_that_is_replaced_is_counted(one_ray
         known = {vitals.name: vitals for vitals in world.vitals()}
         assert set(known) == {"actor-0", "actor-1", "learner-0", "shard-0", "the weight channel"}
         assert all(v.pid == pid_of(world, name) and v.memory > 2**20 for name, v in known.items())
-        assert set(known["learner-0"].seconds) == {"wait", "update"} and "environment" in known["actor-1"].seconds
+        assert {"wait", "update"} < set(known["learner-0"].seconds) and "environment" in known["actor-1"].seconds
         wait_until(told(lambda known: (known["shard-0"].rate or 0) > 0), "the shard knows its rate")
         os.kill(known["shard-0"].pid, signal.SIGKILL)
         wait_until(told(lambda known: known["shard-0"].restarts == 1), "the restart is counted")
