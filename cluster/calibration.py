@@ -15,7 +15,7 @@ import numpy as np
 import ray
 
 from cluster.distributed import Distributed
-from cluster.embedded import start_ray
+from cluster.embedded import end_ray, start_ray
 from cluster.experiment import Experiment, Spaces
 from cluster.metrics import Metrics
 from cluster.plan_costs import Costs, Seen, fitted
@@ -69,6 +69,8 @@ def calibrated(
         say(f"watched {those}: {found.decisions / found.step:,.0f} env steps/s")
         return found
 
+    for sizes in ((1, envs, 1), (2, envs, 1), *[(1, 2 * envs, 2)] * (learners > 1)):
+        lay(*sizes)  # what cannot be is told at once
     start_ray("")
     try:
         first = watch(1, envs)
@@ -78,7 +80,7 @@ def calibrated(
             watch(1, 2 * envs, 2)
         look = look_seconds()
     finally:
-        ray.shutdown()
+        end_ray()
     experiment = lay(1, envs, 1)
     far = far_seconds(experiment, spaces.schema(experiment))
     machine = f"{len(os.sched_getaffinity(0))} cores of {processor()}"

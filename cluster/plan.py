@@ -15,6 +15,7 @@ from cluster.plan_design import Design, Forecast, drawn_rows, reductions
 from cluster.plan_fit import settled
 from cluster.plan_model import Simulation
 from cluster.plan_options import PlanOptions, flag, parse_options
+from cluster.plan_source import parameters, recorded_parameters, refuse_others
 from cluster.recipe import find_recipe
 from cluster.segments_folder import bytes_wanted
 from cluster.sweep_grid import grouped
@@ -124,13 +125,22 @@ class Planner:
         return parsed(self.recipe, flags)[0]
 
     def costs(self) -> Costs:
-        """What parts cost, from where the options say."""
-        paths = self.options.source
+        """What parts cost, from where the options say.
+
+        Raises:
+            ExperimentError: something that is planned cannot be, or costs are of another recipe or other flags.
+        """
+        designs = [self.design(actors) for actors in self.options.actors]  # all, before the time that measuring takes
+        paths, own = self.options.source, parameters(self.recipe, list(self.flags))
         if len(paths) == 1 and paths[0].is_file():
-            return Costs.load(paths[0])
+            costs = Costs.load(paths[0])
+            refuse_others(paths[0], costs.parameters, own)
+            return costs
         if paths:
             from cluster.plan_runs import seen_in
 
+            for path in paths:
+                refuse_others(path, recorded_parameters(path), own)
             seen = [seen_in(path) for path in paths]
             costs = fitted(seen)
         else:
@@ -140,7 +150,7 @@ class Planner:
             few = {"envs": self.envs, "learners": options.learners}
             costs, seen = calibrated(self.experiment, self.spaces, **few, seconds=options.seconds, say=print)
         here = PlanOptions(seconds=self.options.seconds).checked().cores
-        return settled(costs, seen, replace(self.design(self.options.actors[0]), cores=here))
+        return replace(settled(costs, seen, replace(designs[0], cores=here)), parameters=own)
 
     def design(self, actors: int) -> Design:
         """The design of a run of so many actors."""

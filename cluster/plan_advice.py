@@ -100,7 +100,7 @@ def _changes(costs: Costs, design: Design, forecast: Forecast) -> Iterator[Tried
     busy = forecast.busy
     yield (
         Change("actors", "a policy and environments of half the time"),
-        lambda: (replace(costs, act_work=_half(costs.act_work), act_rest=_half(costs.act_rest)), design),
+        lambda: (_half_acting(costs), design),
     )
     yield (
         Change("learners", f"learners twice as fast (a GPU; --learner-speed {design.learner_speed * 2:g})"),
@@ -145,6 +145,11 @@ def verdict(forecast: Forecast, changes: list[Change]) -> str:
     if changes[0].part == "turns":
         return f"actors and learners take turns, and wait for each other; next are the {share}"
     return f"first are the {share}"
+
+
+def _half_acting(costs: Costs) -> Costs:
+    work, rest, aside = (_half(line) for line in (costs.act_work, costs.act_rest, costs.act_aside))
+    return replace(costs, act_work=work, act_rest=rest, act_aside=aside)
 
 
 def _half(line: Line) -> Line:

@@ -76,8 +76,10 @@ class Costs:
     Attributes:
         act_work: of an actor for a block, by environments.
         act_rest: beyond that, in which an actor's processor has nothing to do: an environment that waits.
+        act_aside: of an actor's other threads, which a block does not wait for.
         learn_work: of a learner for a step, by its rows.
         learn_rest: in which a learner's processor has nothing to do: a GPU computes.
+        learn_aside: of a learner's other threads, which a step does not wait for.
         commit: of a shard for an actor's commit, by environments.
         draw: of a shard for a learner's draw.
         publish: of the weight channel for a version.
@@ -95,15 +97,19 @@ class Costs:
         memory: resident bytes of a process, by kind.
         envs: fewest and most environments of an actor that were seen.
         rows: fewest and most rows of a learner that were seen.
-        error: of the model on what it was made from: the largest relative error of a learner step's time.
+        error: of the model on what it was made from: the largest relative error of a learner step's time; None: not
+            known, since it was made from one run, which always fits.
         assumed: costs that were not measured, but typical.
         machine: where it was measured.
+        parameters: the recipe and its flags that were measured (see `plan_source`); empty: nobody kept them.
     """
 
     act_work: Line
     learn_work: Line
     act_rest: Line = Line()
     learn_rest: Line = Line()
+    act_aside: Line = Line()
+    learn_aside: Line = Line()
     commit: Line = Line(1.5e-3, 2e-5)
     draw: float = 1.5e-3
     publish: float = 2e-3
@@ -123,9 +129,10 @@ class Costs:
     )
     envs: tuple[int, int] = (1, 1)
     rows: tuple[float, float] = (1.0, 1.0)
-    error: float = 0.0
+    error: float | None = 0.0
     assumed: tuple[str, ...] = ()
     machine: str = ""
+    parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -139,17 +146,19 @@ class Costs:
             ExperimentError: the file is not there or is none of these.
         """
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            lines = {name: Line(**values[name]) for name in LINES}
-            ranges = {name: tuple(values[name]) for name in ("envs", "rows", "assumed")}
-            return cls(**values | lines | ranges)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ExperimentError(f"{path} is no calibration ({error}): make one with --calibrate") from error
+            values: Any = json.loads(path.read_text())
+            lines: dict[str, Any] = {name: Line(**values[name]) for name in LINES if name in values}
+            ranges = {name: tuple(values[name]) for name in ("envs", "rows", "assumed") if name in values}
+            return cls(**(values | lines | ranges))
+        except (OSError, ValueError, TypeError) as error:
+            raise ExperimentError(f"{path} is no calibration ({error}): make one with --save") from error
 
 
 LINES = tuple(f.name for f in fields(Costs) if f.type is Line)
 PROCESSES = ("commit", "draw", "publish", "read", "advance", "report", "ray")
 """Costs that only processor times tell."""
+UNDIVIDED = ("act_rest", "learn_rest", "act_aside", "learn_aside")
+"""What they tell of actors and learners: without them, all the time of these is taken to be computing."""
 
 
 def fitted(seen: Sequence[Seen]) -> Costs:
@@ -159,13 +168,11 @@ def fitted(seen: Sequence[Seen]) -> Costs:
     """
     alone = [each for each in seen if each.actors == 1] or seen
     single = [each for each in seen if each.learners == 1] or seen
-    act = _line([(each.envs, each.cpu.get("actor", each.block)) for each in seen])
-    learn = _line([(each.rows, each.cpu.get("learner", each.update)) for each in single])
+    # Actors that disturb each other take longer: theirs is only looked at where nothing else tells of as many sizes.
+    acting = alone if {each.envs for each in alone} == {each.envs for each in seen} else seen
     found: dict[str, Any] = {
-        "act_work": act,
-        "act_rest": _line([(e.envs, max(0.0, e.block - e.cpu.get("actor", e.block))) for e in alone]),
-        "learn_work": learn,
-        "learn_rest": _line([(e.rows, max(0.0, e.update - e.cpu.get("learner", e.update))) for e in single]),
+        **_divided("act", [(e.envs, e.block, e.cpu.get("actor", e.block)) for e in acting]),
+        **_divided("learn", [(e.rows, e.update, e.cpu.get("learner", e.update)) for e in single]),
         "spread": median(each.spread for each in alone),
         "decisions": mean(each.decisions / (each.actors * each.envs) for each in seen),
         "snapshot": mean(each.snapshot / each.envs for each in seen),
@@ -178,11 +185,24 @@ def fitted(seen: Sequence[Seen]) -> Costs:
         kinds = set.intersection(*(set(each.memory) for each in watched))
         found["memory"] = {kind: max(each.memory[kind] for each in watched) for kind in sorted(kinds)}
     if many := [each for each in seen if each.learners > 1]:
-        alone_seconds = [learn(each.rows) + found["learn_rest"](each.rows) for each in many]
+        alone_seconds = [found["learn_work"](each.rows) + found["learn_rest"](each.rows) for each in many]
         beyond = zip(many, alone_seconds, strict=True)
         found["reduce"] = mean(max(0.0, each.update - seconds) / max(1, each.reductions) for each, seconds in beyond)
     assumed = [name for name in PROCESSES if name not in found] + ["reduce"] * (not many)
+    assumed += [] if watched else UNDIVIDED
     return Costs(**found, assumed=tuple(assumed))
+
+
+def _divided(part: str, points: Sequence[tuple[int | float, float, float]]) -> dict[str, Line]:
+    """Lines through (count, seconds, processor seconds): of a processor while all wait, of waiting, of others beside.
+
+    A process that has the processor longer than it takes has other threads, which nobody waits for.
+    """
+    return {
+        f"{part}_work": _line([(count, min(cpu, wall)) for count, wall, cpu in points]),
+        f"{part}_rest": _line([(count, max(0.0, wall - cpu)) for count, wall, cpu in points]),
+        f"{part}_aside": _line([(count, max(0.0, cpu - wall)) for count, wall, cpu in points]),
+    }
 
 
 def _servers(seen: Sequence[Seen]) -> dict[str, Any]:
@@ -216,12 +236,14 @@ def _line(points: Sequence[tuple[int | float, float]]) -> Line:
 
 
 def least(columns: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
-    """Coefficients of columns, none of them negative, whose sum is nearest to positive values, relative to these.
+    """Coefficients of columns, none of them negative, whose sum is nearest to values, relative to these.
 
+    Small ones weigh as much as a tenth of the largest: one of nothing does not outweigh all others.
     All choices of columns are tried: there are few. Where several do equally well, the one of the fewest columns.
     """
-    scale = 1 / np.maximum(np.asarray(values, float), 1e-9)
-    matrix, goal = np.asarray(columns, float).T * scale[:, None], np.asarray(values, float) * scale
+    wanted = np.asarray(values, float)
+    scale = 1 / np.maximum(wanted, max(1e-9, 0.1 * wanted.max()))
+    matrix, goal = np.asarray(columns, float).T * scale[:, None], wanted * scale
     best, found = float(goal @ goal) + 1e-12, np.zeros(len(columns))
     for size in range(1, len(columns) + 1):
         for chosen in combinations(range(len(columns)), size):

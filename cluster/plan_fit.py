@@ -11,7 +11,7 @@ PROBE = 1e-3
 
 
 def settled(costs: Costs, seen: Sequence[Seen], design: Design) -> Costs:
-    """Costs with the time that a message takes, and the largest error on what they were made from.
+    """Costs with the time that a message takes, and the largest error on what they were made from, if it is known.
 
     Nobody measures messages: they are what a learner step of one actor takes beyond its parts.
 
@@ -22,11 +22,13 @@ def settled(costs: Costs, seen: Sequence[Seen], design: Design) -> Costs:
     """
     alone = [each for each in seen if each.actors == 1 and each.learners == 1] or seen
     bare, probed = replace(costs, hop=0.0), replace(costs, hop=PROBE)
-    left = []
+    left = []  # of seconds; a step has at least one message, even where most are beside what it waits for
     for each in alone:
         without, with_them = (_step(some, each, design) for some in (bare, probed))
-        left.append((each.step - without) / max(1e-9, with_them - without) * PROBE)
+        left.append((each.step - without) / max(PROBE, with_them - without) * PROBE)
     found = replace(costs, hop=max(0.0, sum(left) / len(left)))
+    if len(seen) == 1 and found.hop > 0:  # what is left of it is the time of messages, whatever it is
+        return replace(found, error=None)
     return replace(found, error=max(abs(_step(found, each, design) / each.step - 1) for each in seen))
 
 

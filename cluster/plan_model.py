@@ -1,9 +1,9 @@
 """A model of a run's data path, in discrete events: who waits for whom, and what each part takes.
 
 The same parts as in `cluster.distributed`: actors ask the weight channel, play a block, commit it to their shard and
-report to the driver, which gives them the next; learners draw from all shards once every actor's block is there,
-update, sum gradients, and rank 0 publishes. No actor is more blocks ahead than its versions may lag, for which tables
-that are read once have room: nobody waits for room.
+report to the driver, which gives them the next (those on other nodes once their shard has it); learners draw from all
+shards once every actor's block is there, update, sum gradients, and rank 0 publishes. No actor is more blocks ahead
+than its versions may lag, for which tables that are read once have room: nobody waits for room.
 """
 
 import math
@@ -36,12 +36,19 @@ class Simulation:
     def __init__(self, costs: Costs, design: Design, seed: int = 1) -> None:
         self.costs, self.design, self.rng = costs, design, np.random.default_rng(seed)
         world = self.world = simpy.Environment()
-        here = 2 + design.shards + design.actors * (not design.actors_per_node)
-        head = self.head = Node(world, max(0.1, design.cores - costs.ray), here + self._learners_here)
+        # Who has other threads wants two cores at times.
+        acting = 1 + (costs.act_aside(design.envs) > 0)
+        learning = 1 + (costs.learn_aside(design.batch / design.learners) > 0)
+        here = 2 + design.shards + acting * design.actors * (not design.actors_per_node)
+        here += learning * design.learners * (not design.learners_per_node)
+        head = self.head = Node(world, max(0.1, design.cores - costs.ray), here)
         self.shards = [Server(head) for _ in range(design.shards)]
         self.channel, self.driver = Server(head), Server(head)
-        self.actor_nodes = [Node(world, design.cores, design.actors_per_node) for _ in range(design.actor_nodes)]
-        self.learner_nodes = [Node(world, design.cores, design.learners_per_node) for _ in range(design.learner_nodes)]
+        self.actor_nodes = [
+            Node(world, design.cores, acting * design.actors_per_node) for _ in range(design.actor_nodes)
+        ]
+        each = learning * design.learners_per_node
+        self.learner_nodes = [Node(world, design.cores, each) for _ in range(design.learner_nodes)]
         self.version = 0
         self.busy = defaultdict[str, float](float)
         self.lags: list[int] = []
@@ -53,10 +60,6 @@ class Simulation:
         for index in range(design.actors):
             world.process(self._actor(index))
         world.process(self._driver())
-
-    @property
-    def _learners_here(self) -> int:
-        return 0 if self.design.learners_per_node else self.design.learners
 
     def forecast(self, *, steps: int = 0, before: int = 0) -> Forecast:
         """Simulate learner steps.
@@ -121,11 +124,12 @@ class Simulation:
             yield from self._fetch(node, version)
             yield from self._play(node)
             commit = self._commit(node, shard, block, version)
-            if design.lag:  # an actor goes on while its commits are under way
+            if design.lag and node is self.head:  # it goes on while its commits are under way; those far away wait
                 world.process(commit)
             else:
                 yield from commit
                 yield world.timeout(hop)
+            self._beside(node, costs.act_aside(design.envs))
             yield world.timeout(hop)
             if far:
                 yield from self.head.carry(self.head.into, costs.snapshot * design.envs, design.bandwidth)
@@ -145,6 +149,11 @@ class Simulation:
             if rest:
                 yield self.world.timeout(rest / beats)
         self.busy["actors"] += self.world.now - began
+
+    def _beside(self, node: Node, seconds: float) -> None:
+        """Let a process's other threads compute for so long; nobody waits for them."""
+        if seconds:
+            self.world.process(node.compute(seconds))
 
     def _luck(self) -> float:
         """A block's time over the mean one's."""
@@ -251,6 +260,7 @@ class Simulation:
         yield from self._together(step)
         if rank == 0:
             world.process(self._publish(step + 1))
+        self._beside(node, costs.learn_aside(rows) / design.learner_speed)
         yield world.timeout(costs.hop)
 
     def _together(self, step: int) -> Steps:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.plan_advice import verdict
-from cluster.plan_costs import Costs
+from cluster.plan_costs import UNDIVIDED, Costs
 
 BUSY = {
     "actors": "actors busy",
@@ -81,11 +81,16 @@ def told(plan: Any) -> Iterator[str]:
 def assumed(costs: Costs, plans: Sequence[Any]) -> Iterator[str]:
     """What a reader must know before believing any of it."""
     where = f" on {costs.machine}" if costs.machine else ""
-    yield f"Costs were measured{where}; on the runs that they come from the model is off by up to {costs.error:.0%}."
+    off = "not known, since one run always fits" if costs.error is None else f"up to {costs.error:.0%}"
+    yield f"Costs were measured{where}; how far the model is off on the runs that they come from: {off}."
+    if not costs.parameters:
+        yield "Nobody kept of which recipe and flags they are: only those are foretold."
     if costs.assumed:
         yield f"Not measured, but typical values: {', '.join(costs.assumed)}."
+    if set(UNDIVIDED) & set(costs.assumed):
+        yield "Nobody looked at processors: all the time of blocks and learner steps is taken to be computing."
     yield "Every node is taken to be as fast as this one, its network to be ours alone; deaths are not foreseen."
-    last = plans[-1].design
+    last = max((plan.design for plan in plans), key=lambda design: design.actors)
     if last.nodes > 1:
         yield f"Network: {last.bandwidth * 8 / 1e9:g} Gbit/s and {last.latency * 1e3:g} ms, as told, not measured."
     rows, most = last.batch / last.learners, costs.rows[1]
