@@ -10,19 +10,18 @@ from rich.console import Console
 
 from cluster.experiment import Experiment, ExperimentError
 from cluster.lock import holding
-from cluster.metrics import read_metrics
 from cluster.parsing import parse
 from cluster.run import RunOptions
 from cluster.run_folder import RunFolder, RunFolderError, default_name
-from cluster.scale_compare import compared, earlier
+from cluster.scale_compare import compared, earlier, in_both
 from cluster.scale_events import write_events
 from cluster.scale_folder import ScaleFolder
-from cluster.scale_measure import NoMeasurement, measured
+from cluster.scale_measure import NoMeasurement, measured_run
 from cluster.scale_options import ScaleOptions, parse_options
 from cluster.scale_plan import Point, planned
 from cluster.scale_plots import drawn
 from cluster.scale_results import Results, collected
-from cluster.scale_run import Carry, Process
+from cluster.scale_run import Carry, Process, await_ends
 from cluster.scale_table import PAGE, advice, described, laws, table, write
 from cluster.stop import StopRequest, stop_requests
 from cluster.sweep_grid import Group, grouped, plain
@@ -50,7 +49,7 @@ def command_scale(arguments: list[str]) -> int:
             parse_options(["--help"], ScaleOptions())
         return 2
     scale = _continued(arguments[1:]) if arguments[0] == "--resume" else _new(arguments[0], arguments[1:])
-    before = scale.options.compare and earlier(Path(scale.options.compare), scale.recipe, list(scale.flags))
+    before = _before(scale)
     scale.path.mkdir(parents=True, exist_ok=True)
     with holding(scale.path) as alone:
         if not alone:
@@ -59,7 +58,16 @@ def command_scale(arguments: list[str]) -> int:
         with stop_requests() as stop:
             carry_out(scale, Process(stop), stop)
         with chdir(scale.folder):  # the recipe's file may be given from there
-            return conclude(scale, before or None, stop)
+            return conclude(scale, before, stop)
+
+
+def _before(scale: ScaleFolder) -> dict[str, Any] | None:
+    """What it is to be compared with, which has something in common with it; None: nothing."""
+    if not scale.options.compare:
+        return None
+    found = earlier(Path(scale.options.compare), scale.recipe, list(scale.flags))
+    in_both(found, [point.name for point in scale.plan.points])
+    return found
 
 
 def _new(recipe: str, arguments: list[str]) -> ScaleFolder:
@@ -99,7 +107,9 @@ def _continued(arguments: list[str]) -> ScaleFolder:
             f"--{min(given - {'compare', 'repeats', 'patience'})} cannot change where a measurement goes on: leave it "
             "out, or start a new one"
         )
-    return replace(scale, options=parse_options(own, replace(scale.options, compare="")))
+    scale = replace(scale, options=parse_options(own, replace(scale.options, compare="")))
+    scale.check_goes_on()
+    return scale
 
 
 def carry_out(scale: ScaleFolder, carry: Carry, stop: StopRequest) -> None:
@@ -109,11 +119,21 @@ def carry_out(scale: ScaleFolder, carry: Carry, stop: StopRequest) -> None:
         scale: what there is to run.
         carry: carries out one run.
         stop: whether somebody asked.
+
+    Raises:
+        RunFolderError: another process still writes one of the runs.
     """
     order = scale.plan.order(scale.options.repeats)
-    left = [(point, repeat) for point, repeat in order if scale.error(point, repeat) != ""]
+    left = [
+        (point, repeat)
+        for point, repeat in order
+        if scale.error(point, repeat) != "" or _speed(scale, point, repeat)[1]
+    ]
     each = f"{scale.options.steps:,} env steps" if scale.options.steps else f"{scale.options.seconds:g} s after warm-up"
     print(f"{len(left)} of {len(order)} runs are to be measured, {each} each, in {scale.path}", flush=True)
+    await_ends([scale.run(point, repeat) for point, repeat in left], stop)
+    if stop.signal:
+        return
     for count, (point, repeat) in enumerate(left, start=1):
         error = carry(scale, point, repeat)
         if stop.signal:
@@ -128,8 +148,8 @@ def carry_out(scale: ScaleFolder, carry: Carry, stop: StopRequest) -> None:
 def _speed(scale: ScaleFolder, point: Point, repeat: int) -> tuple[str, str]:
     """How fast a run was, or why that cannot be told."""
     try:
-        found = measured(read_metrics(scale.run(point, repeat)), scale.options.warm_up)
-    except (NoMeasurement, FileNotFoundError) as error:
+        found = measured_run(scale.run(point, repeat), scale.options.warm_up)
+    except NoMeasurement as error:
         return "", str(error)
     return f"{found.trained:,.0f} env steps/s", ""
 

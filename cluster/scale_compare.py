@@ -1,7 +1,7 @@
 """Whether something is slower than it was: one measurement of scaling beside an earlier one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,23 @@ def earlier(path: Path, recipe: str, flags: list[str]) -> dict[str, Any]:
     return found
 
 
+def in_both(before: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Those configurations that an earlier measurement has a speed of.
+
+    Raises:
+        ExperimentError: none is.
+    """
+    old = [name for name, each in before["configurations"].items() if each["trained"] is not None]
+    new = list(names)
+    found = [name for name in new if name in old]
+    if not found:
+        raise ExperimentError(
+            f"no configuration is in both: measured were {', '.join(old) or 'none'}, now there are {', '.join(new)}: "
+            "give --compare a measurement with some of these numbers"
+        )
+    return found
+
+
 def compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[ResultTable, int]:
     """A row for each speed of each configuration that both have, and how many of them fell.
 
@@ -46,13 +63,8 @@ def compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[ResultT
         ExperimentError: no configuration is in both.
     """
     old, new = before["configurations"], now["configurations"]
-    common = [name for name in new if name in old and old[name]["trained"] is not None]
-    if not common:
-        raise ExperimentError(
-            f"no configuration is in both: there were {', '.join(old)}, now there are {', '.join(new)}"
-        )
     cells, fell = [], 0
-    for name in common:
+    for name in in_both(before, new):
         for speed, words in SPEEDS.items():
             verdict, was, is_ = _beside(old[name][speed], new[name][speed])
             fell += verdict in (FELL, FAILED)

@@ -78,10 +78,10 @@ class ScaleFolder:
             raise RunFolderError(f"{path / FILE} is damaged ({error}): start a new measurement") from error
 
     def check_goes_on(self) -> None:
-        """Look whether what is in the folder already was measured in the same way.
+        """Look whether what is in the folder already was measured in the same way, and stays part of the results.
 
         Raises:
-            FolderTaken: it holds something else.
+            FolderTaken: it holds something else, or something more.
         """
         if not self.path.exists() or not any(self.path.iterdir()):
             return
@@ -93,6 +93,24 @@ class ScaleFolder:
                 f"{self.path} was measured with {differs}: choose another --name, or continue that one with "
                 f'"contrail scale --resume {self.path}"'
             )
+        if lost := self._lost(before):
+            raise FolderTaken(
+                f"{self.path} has a measurement of {lost}, which would be left out: give all numbers and repeats that "
+                "were measured, and more if you like, or choose another --name"
+            )
+
+    def _lost(self, before: "ScaleFolder") -> str:
+        """The first run that was measured and is no longer part of the plan; empty: all are."""
+        names = {point.name for point in self.plan.points}
+        return next(
+            (
+                f"{point.name}, repeat {repeat + 1}"
+                for repeat in range(before.options.repeats)
+                for point in before.plan.points
+                if before.error(point, repeat) == "" and (point.name not in names or repeat >= self.options.repeats)
+            ),
+            "",
+        )
 
     @property
     def manner(self) -> dict[str, Any]:

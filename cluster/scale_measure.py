@@ -4,10 +4,15 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.metrics import read_metrics
 
 LEARNER_STEP = "time/total_timesteps"
 """A tag of every learner step's line, and of no other."""
 RETURN = "rollout/ep_rew_mean"
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError)
+"""What comes of lines that are no JSON, or JSON of something else."""
 
 Rows = Sequence[Mapping[str, int | float]]
 
@@ -55,6 +60,25 @@ class Figure:
     def of(cls, values: Sequence[float]) -> "Figure":
         """That of some values, at least one."""
         return cls(statistics.median(values), min(values), max(values))
+
+
+def measured_run(run: Path, warm_up: int) -> Measurement:
+    """What the metrics in a run's folder tell, as `measured` does.
+
+    Raises:
+        NoMeasurement: as there, or the metrics are missing or damaged.
+    """
+    try:
+        return measured(read_metrics(run), warm_up)
+    except (OSError, ValueError) as error:  # these say what is wrong where
+        raise NoMeasurement(str(error)) from error
+    except DAMAGE as error:
+        raise NoMeasurement(damaged(run, error)) from error
+
+
+def damaged(run: Path, error: Exception) -> str:
+    """That a run's metrics cannot be understood, in words."""
+    return f"{run / 'metrics.jsonl'} is damaged ({type(error).__name__}: {error}): measure this run anew"
 
 
 def measured(rows: Rows, warm_up: int) -> Measurement:

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cluster.commands import checked_spaces
+from cluster.evaluations import check_evaluations
 from cluster.experiment import Experiment, ExperimentError
+from cluster.film import check_film
 from cluster.parsing import parsed
 from cluster.recipe import find_recipe
 from cluster.run import RunOptions
 from cluster.scale_options import ScaleOptions
 from cluster.sweep_grid import Group, changed, flag_kinds, plain
+from cluster.writers import check_services
 
 ENDLESS = 10**9
 """Env steps of the recipe: a run is ended when it was measured."""
@@ -115,6 +118,7 @@ def planned(recipe: str, flags: Sequence[Group], options: ScaleOptions) -> tuple
 
     Raises:
         ExperimentError: a flag is ours to give, the recipe has none for what differs, or a configuration cannot be.
+        MissingExtra: a film or a service wants a package that is not there.
         SystemExit: a flag or a value that `contrail train` refuses; it was told why.
     """
     kinds = flag_kinds(find_recipe(recipe))
@@ -131,7 +135,9 @@ def planned(recipe: str, flags: Sequence[Group], options: ScaleOptions) -> tuple
             made[actors, envs, learners] = _point(recipe, common, kinds, actors=actors, envs=envs, learners=learners)
         alone = len(options.actors) == 1 and len(options.learners) > 1
         key: tuple[Kind, int, int] = ("strong", envs, 0) if alone else (kind, size, learners)
-        series.setdefault(key, []).append(made[actors, envs, learners].name)
+        names, name = series.setdefault(key, []), made[actors, envs, learners].name
+        if name not in names:  # with one number of actors, so many in all are so many of each, too
+            names.append(name)
     seed = int(parameters["seed"]) if "seed" in parameters else None
     return Plan([*made.values()], [Series(*key, names) for key, names in series.items()], seed), base, run
 
@@ -162,5 +168,10 @@ def _point(
     """A configuration, after the looks that `contrail train` takes before it starts."""
     given = {"topology.actors": actors, "topology.learners": learners, "envs": envs, "steps": ENDLESS}
     arguments = changed(common, {flag: value for flag, value in given.items() if flag in kinds})
-    checked_spaces(parsed(recipe, arguments)[0])
+    experiment, options, _ = parsed(recipe, arguments)
+    checked_spaces(experiment)
+    if options.film:
+        check_film(experiment)
+    check_services(options.writers)
+    check_evaluations(experiment, options.evaluate_every)
     return Point(f"actors={actors},envs={envs},learners={learners}", arguments, actors, envs, learners)

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 from cluster.bottleneck import NotMeasured, Verdict, verdict
 from cluster.experiment import Experiment
-from cluster.metrics import read_metrics
 from cluster.parsing import parse
 from cluster.scale_folder import ScaleFolder
 from cluster.scale_law import LEAST, Law, fitted
-from cluster.scale_measure import Figure, Measurement, NoMeasurement, measured, return_at, together
+from cluster.scale_measure import Figure, Measurement, NoMeasurement, measured_run, return_at, together
 from cluster.scale_plan import Plan, Point, Series
 
 
@@ -114,8 +113,8 @@ def _repeats(scale: ScaleFolder, point: Point) -> tuple[dict[int, Measurement], 
         error = scale.error(point, repeat)
         if error == "":
             try:
-                found[repeat] = measured(read_metrics(scale.run(point, repeat)), scale.options.warm_up)
-            except (NoMeasurement, OSError, ValueError) as trouble:
+                found[repeat] = measured_run(scale.run(point, repeat), scale.options.warm_up)
+            except NoMeasurement as trouble:
                 error = str(trouble)
         if error:
             errors.append(f"repeat {repeat + 1}: {error}")

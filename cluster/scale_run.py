@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from cluster import sweep_process
 from cluster.condition import Condition
 from cluster.following import NewRows
 from cluster.logs import last_words
+from cluster.run_folder import RunFolderError
 from cluster.scale_folder import ScaleFolder
-from cluster.scale_measure import LEARNER_STEP
+from cluster.scale_measure import DAMAGE, LEARNER_STEP, damaged
 from cluster.scale_plan import Point
 from cluster.stop import StopRequest
+from cluster.sweep_folder import locked
 
 POLL = 0.2
 """Seconds between two looks at a run's files."""
@@ -64,10 +66,11 @@ class Process:
 
     Args:
         stop: passed on to the run.
+        late: seconds that a run may take to end before it is asked again, and then killed.
     """
 
-    def __init__(self, stop: StopRequest) -> None:
-        self._stop = stop
+    def __init__(self, stop: StopRequest, late: float = LATE) -> None:
+        self._stop, self._late = stop, late
 
     def __call__(self, scale: ScaleFolder, point: Point, repeat: int) -> str:
         """What went wrong, empty for nothing; whatever happens, the process has ended then."""
@@ -75,35 +78,65 @@ class Process:
         arguments = ["train", scale.recipe, *scale.arguments(point, repeat)]
         process = sweep_process.start(arguments, folder=scale.folder, output=output, driver=os.getpid())
         try:
-            trouble = self._follow(process, scale, run)
+            trouble, enough = self._follow(process, scale, run)
         finally:
-            _end(process)
-        if trouble or self._stop.signal:
+            _end(process, self._late)
+        if trouble or self._stop.signal or process.returncode in (0, 128 + signal.SIGTERM):
             return trouble
-        return "" if process.returncode in (0, 128 + signal.SIGTERM) else why(run, output, process.returncode)
+        error = why(run, output, process.returncode)
+        if not enough:
+            return error
+        print(f"{point.name}, repeat {repeat + 1} was measured, but did not end in order: {error}", flush=True)
+        return ""
 
-    def _follow(self, process: "subprocess.Popen[bytes]", scale: ScaleFolder, run: Path) -> str:
-        """Wait until the run has ended, was measured or is to stop."""
+    def _follow(self, process: "subprocess.Popen[bytes]", scale: ScaleFolder, run: Path) -> tuple[str, bool]:
+        """Wait until the run has ended, was measured or is to stop; what went wrong, and whether it was measured."""
         options, progress = scale.options, Progress(run, scale.options.warm_up)
         while process.poll() is None and not self._stop.signal:
-            progress.look()
+            try:
+                progress.look()
+            except DAMAGE as error:
+                return damaged(run, error), False
             if not options.steps and progress.enough(options.seconds):
-                return ""
+                return "", True
             if progress.silent > options.patience:
                 condition = Condition.read(run)
                 waits = f": {condition.why}" if condition and condition.why else ""
-                return f"no learner step in {options.patience:g} s{waits}"
+                return f"no learner step in {options.patience:g} s{waits}", False
             time.sleep(POLL)
-        return ""
+        return "", False
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def await_ends(runs: Iterable[Path], stop: StopRequest, late: float = LATE) -> None:
+    """Wait for runs whose measurement was killed outright: they still write their checkpoint.
+
+    Args:
+        runs: their folders, which may not be there.
+        stop: ends the wait.
+        late: seconds that all of them may take.
+
+    Raises:
+        RunFolderError: one takes longer.
+    """
+    deadline = time.monotonic() + late
+    for run in runs:
+        if locked(run):
+            print(f"waiting for the process that still writes {run}, up to {late:g} s", flush=True)
+        while locked(run) and not stop.signal:
+            if time.monotonic() >= deadline:
+                raise RunFolderError(
+                    f"{run} is still written by another process after {late:g} s: wait for it or stop it, then go on"
+                )
+            time.sleep(POLL)
+
+
+def _end(process: "subprocess.Popen[bytes]", late: float) -> None:
     """Ask a process to stop and wait for its checkpoint; one that does not come to it is ended."""
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):  # the second one interrupts whatever it does
         if process.poll() is None:
             process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(LATE)
+                process.wait(late)
 
 
 def why(run: Path, output: Path, code: int) -> str:

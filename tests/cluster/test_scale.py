@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from cluster import cli
 from cluster.experiment import ExperimentError
 from cluster.following import NewRows
+from cluster.lock import holding
 from cluster.metrics import read_metrics
 from cluster.run_folder import FolderTaken, RunFolderError
 from cluster.scale import _continued, _new, carry_out, conclude
@@ -20,9 +23,10 @@ from cluster.scale_folder import ScaleFolder
 from cluster.scale_measure import Figure, NoMeasurement, measured, return_at
 from cluster.scale_plan import Point, Series
 from cluster.scale_results import Trend, collected
-from cluster.scale_run import Process, Progress
+from cluster.scale_run import Process, Progress, await_ends
 from cluster.scale_table import described
 from cluster.stop import StopRequest
+from learners.extras import MissingExtra
 from tests.cluster.commands import SMALL, Contrail, end, finish, start, wait_until
 from tests.cluster.test_pages import Board
 
@@ -120,11 +124,27 @@ def test_learners_are_what_differs_where_actors_do_not(tmp_path: Path) -> None:
         ("--actors 1 --run.until 9", "--run.until differs between runs here: give --steps"),
         ("--seconds 0", r"--seconds is 0\.0, wanted more than 0"),
         ("--actors 2 --learners 2 --topology.local", "2 learners in one process"),
+        ("--actors 1 --envs 8 --run.evaluate-every -1", "--run.evaluate-every is -1, wanted at least 0"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_starts(tmp_path: Path, line: str, text: str) -> None:
     with pytest.raises(ExperimentError, match=text):
         scale_of(tmp_path, line)
+
+
+@pytest.mark.parametrize(("flags", "module"), [("--run.writers wandb", "wandb"), ("--run.film", "PIL.Image")])
+def test_what_a_run_lacks_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra):
+        scale_of(tmp_path, f"--actors 1 --envs 8 {flags}")
+
+
+def test_a_configuration_is_in_a_series_once(tmp_path: Path) -> None:
+    scale = scale_of(tmp_path, "--actors 1 --learners 1 2 --envs 8 --envs-per-actor 8")
+    (series,) = scale.plan.series
+    assert series.points == [f"actors=1,envs=8,learners={learners}" for learners in (1, 2)]
 
 
 def test_a_recipe_without_the_flag_cannot_be_scaled_by_it(tmp_path: Path) -> None:
@@ -210,7 +230,7 @@ def test_tensorboard_shows_a_curve_for_each_series(tmp_path: Path) -> None:
 def test_without_matplotlib_all_but_the_plots_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     scale = scale_of(tmp_path, "--actors 1 2 --envs 8 --warm-up 2 --repeats 1")
     assert told(scale, Written()) == 0
     assert "no plots: plots are drawn by matplotlib, which cannot be imported" in capsys.readouterr().out
@@ -238,6 +258,61 @@ def test_what_was_measured_is_not_run_again(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(RunFolderError, match=r"is no measurement of scaling: it has no plan\.json"):
         ScaleFolder.open(tmp_path)
     assert _continued([str(scale.path), "--repeats", "5"]).options.repeats == 5
+
+
+def test_what_was_measured_is_not_left_out(tmp_path: Path) -> None:
+    line = "--actors 1 2 --envs 8 --warm-up 2 --repeats 2"
+    scale = scale_of(tmp_path, line)
+    told(scale, Written(lambda point, repeat: "no room" if point.actors == 2 and repeat else 100.0))
+    plan = (scale.path / "plan.json").read_text()
+    with pytest.raises(FolderTaken, match="has a measurement of actors=2,envs=8,learners=1, repeat 1, which would be"):
+        scale_of(tmp_path, line.replace("1 2 --envs", "1 --envs"))
+    with pytest.raises(FolderTaken, match="has a measurement of actors=1,envs=8,learners=1, repeat 2, which would be"):
+        scale_of(tmp_path, line.replace("--repeats 2", "--repeats 1"))
+    with pytest.raises(FolderTaken, match="repeat 2, which would be left out"):
+        _continued([str(scale.path), "--repeats", "1"])
+    assert (scale.path / "plan.json").read_text() == plan
+    other = scale_of(tmp_path / "other", line)
+    told(other, Written(lambda point, repeat: "no room" if point.actors == 2 else 100.0))
+    assert len(scale_of(tmp_path / "other", line.replace("1 2 --envs", "1 --envs")).plan.points) == 1, "it gave none"
+
+
+def test_a_run_that_is_still_written_is_not_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scale, stop = scale_of(tmp_path, "--actors 1 --envs 8 --warm-up 2 --repeats 1"), StopRequest()
+    run = scale.run(scale.plan.points[0], 0)
+    run.mkdir(parents=True)
+    (run / "checkpoint").write_text("half of it")
+    with holding(run):
+        with pytest.raises(RunFolderError, match=r"repeat-1 is still written by another process after 0\.3 s: wait"):
+            await_ends([run], stop, late=0.3)
+        asked = threading.Timer(0.3, stop.ask, (signal.SIGINT, None))
+        asked.start()
+        carry = Written()
+        carry_out(scale, carry, stop)
+        asked.join()
+        assert carry.done == [] and (run / "checkpoint").exists()
+        assert "waiting for the process that still writes" in capsys.readouterr().out
+    assert told(scale, carry) == 0 and carry.done == [(1, 0)] and not (run / "checkpoint").exists()
+
+
+def test_a_damaged_line_is_the_error_of_its_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scale = scale_of(tmp_path, "--actors 1 2 --envs 8 --warm-up 2 --repeats 1")
+    written = Written()
+    written.after = lambda: _damage(scale.run(scale.plan.points[0], 0), "{\n") if len(written.done) == 1 else None
+    assert told(scale, written) == 1 and len(written.done) == 2
+    out = capsys.readouterr().out
+    assert "repeat 1: failed: " in out and "line 10: not JSON" in out and "2 of 2: actors=2,envs=8,learners=1" in out
+    again = Written()
+    assert told(scale, again) == 0 and again.done == [(1, 0)]
+    _damage(scale.run(scale.plan.points[1], 0), '["time/total_timesteps"]\n')
+    assert "metrics.jsonl is damaged (AttributeError" in collected(scale).results[scale.plan.points[1].name].error
+    later = Written()
+    assert told(scale, later) == 0 and later.done == [(2, 0)], "what was damaged since is measured anew"
+
+
+def _damage(run: Path, line: str) -> None:
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(line)
 
 
 def test_what_fails_is_a_row_and_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,6 +406,47 @@ def test_a_process_that_fails_or_does_not_learn_says_why(tmp_path: Path) -> None
     assert "no recipe" in scale.output(point, 0).read_text()
     impatient = replace(scale, options=replace(scale.options, patience=0.01))
     assert carry(impatient, point, 0) == "no learner step in 0.01 s"
+
+
+def own_recipe(tmp_path: Path, scale: ScaleFolder, then: str) -> ScaleFolder:
+    """The same with a recipe that writes its run's metrics when it is imported, and then does something else."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines_of(100.0)))
+    run = scale.run(scale.plan.points[0], 0)
+    (tmp_path / "own_written.py").write_text(
+        "import os, signal, time\nfrom pathlib import Path\n\n"
+        f"run = Path({str(run)!r})\nrun.mkdir(parents=True)\n"
+        f"rows = Path({str(tmp_path / 'rows.jsonl')!r}).read_text()\n{then}\ntime.sleep(60)\n"
+    )
+    return replace(scale, recipe=f"{tmp_path / 'own_written.py'}:mine")
+
+
+def test_a_process_that_writes_damaged_lines_says_so(tmp_path: Path) -> None:
+    scale = own_recipe(
+        tmp_path,
+        scale_of(tmp_path, "--actors 1 --envs 8 --warm-up 2"),
+        "(run / 'metrics.jsonl').write_text(rows + '{\\n')",
+    )
+    error = Process(StopRequest())(scale, scale.plan.points[0], 0)
+    assert "metrics.jsonl is damaged (JSONDecodeError: " in error
+
+
+def test_a_measured_run_counts_however_late_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scale = own_recipe(
+        tmp_path,
+        scale_of(tmp_path, "--actors 1 --envs 8 --warm-up 2 --seconds 2"),
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(run / 'metrics.jsonl').write_text(rows)",
+    )
+    assert Process(StopRequest(), late=0.3)(scale, scale.plan.points[0], 0) == ""
+    assert "repeat 1 was measured, but did not end in order: " in capsys.readouterr().out
+
+
+def test_what_has_nothing_in_common_is_told_before_anything_starts(tmp_path: Path, contrail: Contrail) -> None:
+    old = scale_of(tmp_path, "--actors 1 --envs 8 --warm-up 2 --repeats 1")
+    told(old, Written())
+    new = tmp_path / "new" / "scale-it"
+    outcome = contrail("scale", "ppo", "--actors", 2, "--envs", 8, "--compare", old.path, "--name", new)
+    assert outcome.code == 2 and "no configuration is in both: measured were actors=1" in outcome.sentence, outcome
+    assert not new.exists()
 
 
 def test_a_mistake_is_one_sentence(contrail: Contrail) -> None:
