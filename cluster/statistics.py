@@ -61,8 +61,7 @@ class Statistics:
     def verdict(self) -> Verdict | None:
         """What limits the run of late, found once a second; None: not known yet."""
         if time.monotonic() - self._judged > SECOND:
-            tags = {tag for step in self._steps for tag in step}
-            means = {tag: mean([step[tag] for step in self._steps if tag in step]) for tag in tags}
+            means = _means(self._steps)
             with suppress(NotMeasured):
                 self._verdict, self._judged = verdict(means, self._experiment), time.monotonic()
         return self._verdict
@@ -102,6 +101,21 @@ class _Way:
             whole = sum(sum(report.seconds.values()) for report in advance.reports)
             values["bottleneck/weights_wait"] = sum(waited for _, waited in took) / whole if whole else 0.0
         return values
+
+
+def _means(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each tag's values; a share of a learner step that took long counts for longer."""
+    took = [sum(value for tag, value in step.items() if tag.startswith("time/learner_")) for step in steps]
+    means: dict[str, float] = {}
+    for tag in {tag for step in steps for tag in step}:
+        share = tag.startswith("bottleneck/")
+        found = [
+            (step[tag], max(1e-9, seconds) if share else 1.0)
+            for step, seconds in zip(steps, took, strict=True)
+            if tag in step
+        ]
+        means[tag] = sum(value * weight for value, weight in found) / sum(weight for _, weight in found)
+    return means
 
 
 def _stages(reports: list[Report]) -> dict[str, float]:

@@ -43,7 +43,7 @@ def nap(file: Path, share: float = 1.0) -> None:
 
 @contextmanager
 def starved(pid: int, seconds: float) -> Iterator[None]:
-    """A process is stopped for so long again and again, and gets to run for a tenth of the time only."""
+    """A process is stopped for so long again and again, and hardly gets to run in between."""
     over = Event()
 
     def stop_and_go() -> None:
@@ -51,7 +51,7 @@ def starved(pid: int, seconds: float) -> Iterator[None]:
             os.kill(pid, signal.SIGSTOP)
             time.sleep(seconds)
             os.kill(pid, signal.SIGCONT)
-            time.sleep(seconds / 9)
+            time.sleep(seconds / 30)
 
     thread = Thread(target=stop_and_go)
     thread.start()

@@ -5,7 +5,7 @@ import pytest
 from actors.actor import STAGES as ACTOR
 from actors.actor import Report
 from cluster.experiment import Topology
-from cluster.statistics import RECENT, Statistics
+from cluster.statistics import RECENT, Statistics, _means
 from cluster.world import Advance
 from learners.learner import STAGES as LEARNER
 from recipes.ppo import ppo
@@ -72,3 +72,12 @@ def test_without_reports_nothing_is_said_of_actors() -> None:
     statistics = Statistics(TWO)
     values = statistics.add(advance(1, 0.0, update=1.0))
     assert not any("actor" in tag for tag in values) and statistics.verdict() is None
+
+
+def test_shares_of_long_steps_count_for_longer() -> None:
+    steps = [
+        {"time/learner_wait": 3.0, "bottleneck/shards_busy": 1.0},
+        {"time/learner_wait": 1.0, "bottleneck/shards_busy": 0.0, "time/actor_wait": 2.0},
+    ]
+    wanted = {"time/learner_wait": 2.0, "bottleneck/shards_busy": 0.75, "time/actor_wait": 2.0}
+    assert _means(steps) == pytest.approx(wanted)
