@@ -24,6 +24,7 @@ def test_a_row_from_elsewhere_takes_time() -> None:
     assert 0 < far_seconds(experiment, Spaces.of(experiment.environment).schema(experiment), blocks=3) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_is_watched_process_by_process(tmp_path) -> None:
     experiment = ppo(envs=4, rows=16, epochs=2, topology=Topology(actors=2, learners=1)).checked()

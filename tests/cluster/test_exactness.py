@@ -62,7 +62,7 @@ def dawdling(topology: Topology, pace: str) -> Experiment:
 
 @pytest.mark.parametrize(
     ("actors", "learners"),
-    [(2, 1), (2, 2), pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(1, 2, marks=pytest.mark.slow)],
+    [(2, 2), *(pytest.param(*few, marks=pytest.mark.slow) for few in [(1, 1), (2, 1), (1, 2)])],
 )
 def test_timing_changes_nothing(actors: int, learners: int, tmp_path: Path) -> None:
     topology = Topology(actors=actors, learners=learners)

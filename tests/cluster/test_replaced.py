@@ -136,6 +136,7 @@ def test_deaths_while_a_run_starts_are_mended_too(
     assert {fault["process"] for fault in faults_of(tmp_path)} == {"actor-0", "learner-0"}
 
 
+@pytest.mark.slow
 def test_what_learners_that_died_too_often_kept_is_saved(
     one_ray: None, contrail: Contrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +157,7 @@ def test_what_learners_that_died_too_often_kept_is_saved(
     assert saved["version"] == versions[-1] >= 5, "not only what the last checkpoint had"
 
 
-@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("lag", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_every_block_of_an_actor_that_is_killed_is_learned_from_once(lag: int, one_ray: None, tmp_path: Path) -> None:
     """With no lag, the weights are those of a run in which none was killed, bit for bit."""
     experiment = small(Topology(actors=2, learners=1, max_version_lag=lag))
