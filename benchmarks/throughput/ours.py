@@ -68,7 +68,7 @@ def measure(
         Metrics(Path(name)) as metrics,
         _world(experiment, Path(name)) as world,
     ):
-        speed = _measured(world, metrics, iterations, warm_up)
+        speed = _measured(world, Statistics(experiment), metrics, iterations, warm_up)
     print(json.dumps(speed))
 
 
@@ -84,9 +84,9 @@ def _world(experiment: Experiment, folder: Path) -> World:
     return Distributed(experiment, spaces, places=places, logs=folder / "logs")
 
 
-def _measured(world: World, metrics: Metrics, iterations: int, warm_up: int) -> dict[str, float]:
-    statistics = Statistics()
-
+def _measured(
+    world: World, statistics: Statistics, metrics: Metrics, iterations: int, warm_up: int
+) -> dict[str, float]:
     def step() -> int:
         advance = world.advance()
         metrics.write(advance.steps, statistics.add(advance))
