@@ -82,6 +82,7 @@ def test_the_accounts_take_less_than_a_hundredth_of_the_time(tmp_path: Path, mon
     assert laps[0] * lap + tags < 0.01 * seconds, (laps[0], lap, tags, seconds)
 
 
+@pytest.mark.slow  # what is slow beside what depends on the machine's other users
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's own sockets, when their objects are collected
 def test_over_processes_the_slow_part_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +103,7 @@ def test_over_processes_the_slow_part_is_named(tmp_path: Path, monkeypatch: pyte
             "environment": slow(tmp_path, "environment", seconds),
             "learner": slow(tmp_path, "learner", seconds),
             "weights": slow(tmp_path, "weights", seconds),
-            "replay": starved(pid, max(1.0, seconds)),  # long beside the beat by which it is seen
+            "replay": starved(pid, max(0.5, seconds)),  # long beside the beat by which it is seen
             "driver": nullcontext(),
         }
         verdicts = {}
