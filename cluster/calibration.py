@@ -19,7 +19,7 @@ from cluster.embedded import end_ray, start_ray
 from cluster.experiment import Experiment, Spaces
 from cluster.metrics import Metrics
 from cluster.plan_costs import Costs, Seen, fitted
-from cluster.plan_design import drawn_rows, reductions
+from cluster.plan_design import layout
 from cluster.plan_stages import spread, stage_seconds
 from cluster.roster import CHANNEL
 from cluster.segments_folder import bytes_wanted, segments_folder
@@ -118,13 +118,9 @@ def watched(experiment: Experiment, spaces: Spaces, folder: Path, *, seconds: fl
         while len(updates) < LEAST_STEPS or time.monotonic() < began + seconds:
             steps = step()
         took, after = time.monotonic() - began, _looked(pids)
-    topology, count = experiment.topology, len(updates)
+    count = len(updates)
     return Seen(
-        actors=topology.actors,
-        envs=experiment.envs // topology.actors,
-        learners=topology.learners,
-        rows=drawn_rows(experiment) / topology.learners,
-        reductions=reductions(experiment),
+        **layout(experiment),
         step=took / count,
         block=mean(blocks),
         update=mean(updates),

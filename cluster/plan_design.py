@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from cluster.experiment import Experiment
 from learners.gradient import Gradient
@@ -87,6 +88,18 @@ class Forecast:
     lag_p99: float
     busy: dict[str, float]
     traffic: dict[str, float]
+
+
+def layout(experiment: Experiment) -> dict[str, Any]:
+    """What an experiment says of its processes and their work, as attributes of `Seen`."""
+    topology = experiment.topology
+    return {
+        "actors": topology.actors,
+        "envs": experiment.envs // topology.actors,
+        "learners": topology.learners,
+        "rows": drawn_rows(experiment) / topology.learners,
+        "reductions": reductions(experiment),
+    }
 
 
 def drawn_rows(experiment: Experiment) -> int:

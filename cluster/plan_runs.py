@@ -7,7 +7,7 @@ from cluster.experiment import ExperimentError
 from cluster.metrics import read_metrics
 from cluster.parsing import recorded
 from cluster.plan_costs import Seen
-from cluster.plan_design import drawn_rows, reductions
+from cluster.plan_design import layout
 from cluster.plan_stages import spread, stage_seconds
 from cluster.run_folder import RunFolder
 
@@ -34,11 +34,7 @@ def seen_in(run: Path) -> Seen:
     if topology.local or len({row["step"] for row in rows}) < len(rows):
         raise ExperimentError(f"{folder.path} ran in one process: nothing of it tells what messages cost; wanted Ray")
     return Seen(
-        actors=topology.actors,
-        envs=experiment.envs // topology.actors,
-        learners=topology.learners,
-        rows=drawn_rows(experiment) / topology.learners,
-        reductions=reductions(experiment),
+        **layout(experiment),
         step=(last["time"] - first["time"]) / (len(rows) - 1),
         block=mean(blocks),
         update=mean(stage_seconds(row, "learner") for row in rows),

@@ -6,6 +6,7 @@ from statistics import median
 import numpy as np
 
 LEAST = 4
+"""Numbers that a spread is told of."""
 WAITING = ("wait", "room", "between")
 """Stages in which a process waits for others."""
 

@@ -2,33 +2,19 @@
 
 import argparse
 import json
-import time
+import sys
+from pathlib import Path
 
 import ale_py
 import gymnasium
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-class RolloutClock(BaseCallback):
-    """When each collection of rows began: the time between two is one whole iteration, acting and learning."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.starts: list[tuple[float, float]] = []
-
-    def note(self) -> None:
-        """Now, by the clock and by the processor."""
-        self.starts.append((time.perf_counter(), time.process_time()))
-
-    def _on_rollout_start(self) -> None:
-        self.note()
-
-    def _on_step(self) -> bool:
-        return True
+from benchmarks.peers.sb3_clock import RolloutClock
 
 
 def measured(iterations: int, *, threads: int, count: int, rows: int) -> dict[str, float]:

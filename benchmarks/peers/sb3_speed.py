@@ -3,33 +3,14 @@
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the environments of benchmarks/
 
+from benchmarks.peers.sb3_clock import RolloutClock
 from benchmarks.peers.sb3_train import algorithm, vectorised
-
-
-class RolloutClock(BaseCallback):
-    """When each collection of rows began, by the clock and by the processor: between two is one whole iteration."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.starts: list[tuple[float, float]] = []
-
-    def note(self) -> None:
-        """Now."""
-        self.starts.append((time.perf_counter(), time.process_time()))
-
-    def _on_rollout_start(self) -> None:
-        self.note()
-
-    def _on_step(self) -> bool:
-        return True
 
 
 def main() -> None:
