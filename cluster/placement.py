@@ -13,6 +13,10 @@ from cluster.topology import Topology
 
 ROLE = "contrail-role"
 """Label of a node: "learners", "actors" or "evaluators"."""
+NODE = "ray.io/node-id"
+"""Label that Ray gives each node."""
+FREE_AT_ONCE = 2.0
+"""Seconds in which a group comes to be where there is room now; Ray takes a fraction of one."""
 
 SAY_AFTER, SAY_EVERY = 20.0, 60.0
 """Seconds after which it is said that a process has not started, and said again: starting takes a while anyway."""
@@ -26,8 +30,9 @@ class Placement:
     but GPUs: processes that take turns may share a core.
 
     In a cluster, learners form one placement group, a bundle each of their threads and GPUs, as close together as it
-    goes; an actor takes one CPU, wherever there is one. Where nodes are labelled by role (`contrail-role`) and those of
-    each role have room for it, they are used for nothing else. All wait until there is a place for them.
+    goes: on the driver's node, beside the shards that they read, if all of them have room there at once. An actor takes
+    one CPU, wherever there is one. Where nodes are labelled by role (`contrail-role`) and those of each role have room
+    for it, they are used for nothing else. All wait until there is a place for them.
 
     The evaluator takes one CPU when all others have their places: of the nodes of its role if there are any, else
     wherever there is one.
@@ -96,13 +101,28 @@ class Placement:
         bundle = {"CPU": float(topology.threads), "GPU": float(topology.gpus_per_learner)}
         bundle = {name: number for name, number in bundle.items() if number}
         wanted = {name: number * topology.learners for name, number in bundle.items()}
-        self._by_role = have("learners", wanted) and have("actors", {"CPU": topology.actors})
-        selector = [{ROLE: "learners"}] * topology.learners if self._by_role else None
-        group = placement_group([bundle] * topology.learners, strategy="PACK", bundle_label_selector=selector)
+        self._by_role = have("learners", wanted) and have("actors", {"CPU": float(topology.actors)})
+        bundles, labels = [bundle] * topology.learners, {ROLE: "learners"} if self._by_role else {}
+        if group := self._beside_shards(bundles, labels, wanted):
+            return group
+        group = packed(bundles, labels)
         asked = time.monotonic()
         while not group.wait(1):
             self.waits(f"{topology.learners} learners, which want {resources(wanted)}", time.monotonic() - asked)
         return group
+
+    def _beside_shards(
+        self, bundles: list[dict[str, float]], labels: dict[str, str], wanted: dict[str, float]
+    ) -> PlacementGroup | None:
+        """A group on the driver's node, if there is room for all of it now."""
+        home = [node for node in ray.nodes() if node["NodeID"] == self.home()]
+        if not suffice(home, wanted):
+            return None
+        group = packed(bundles, labels | {NODE: self.home()})
+        if group.wait(FREE_AT_ONCE):
+            return group
+        remove_placement_group(group)
+        return None
 
     def waits(self, what: str, seconds: float) -> None:
         """Processes have not started yet, for so many seconds: called again and again, and said now and then."""
@@ -133,7 +153,17 @@ def resources(found: dict[str, float]) -> str:
     return " and ".join(f"{found.get(name, 0):g} {name}s" for name in ("CPU", "GPU") if name == "CPU" or name in found)
 
 
+def packed(bundles: list[dict[str, float]], labels: dict[str, str]) -> PlacementGroup:
+    """A group that is asked for, as close together as it goes, on nodes with these labels."""
+    return placement_group(bundles, strategy="PACK", bundle_label_selector=[labels] * len(bundles) if labels else None)
+
+
 def have(role: str, wanted: dict[str, float]) -> bool:
     """Whether the nodes of a role have what is wanted, be it free or not."""
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Labels"].get(ROLE) == role]
-    return all(sum(node["Resources"].get(name, 0) for node in nodes) >= number for name, number in wanted.items())
+    return suffice([node for node in ray.nodes() if node["Labels"].get(ROLE) == role], wanted)
+
+
+def suffice(nodes: list[dict[str, Any]], wanted: dict[str, float]) -> bool:
+    """Whether those of the nodes that live have what is wanted, be it free or not."""
+    living = [node["Resources"] for node in nodes if node["Alive"]]
+    return all(sum(node.get(name, 0) for node in living) >= number for name, number in wanted.items())

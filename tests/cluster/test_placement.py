@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import ray
+from ray.util.placement_group import PlacementGroup
 
 from cluster import placement, roster
 from cluster.experiment import Spaces
-from cluster.placement import ROLE, SAY_AFTER, Placement, have
+from cluster.placement import NODE, ROLE, SAY_AFTER, Placement, have
 from cluster.processes import interface_of, keeping_folder
 from cluster.roster import Roster
 from cluster.topology import Topology
@@ -20,8 +21,8 @@ from recipes.ppo import ppo
 from replay.opening import Places
 
 
-def node(role: str, cpus: int, *, alive: bool = True) -> dict[str, Any]:
-    return {"Alive": alive, "Labels": {ROLE: role}, "Resources": {"CPU": cpus}}
+def node(role: str, cpus: int, *, alive: bool = True, name: str = "") -> dict[str, Any]:
+    return {"NodeID": name, "Alive": alive, "Labels": {ROLE: role} if role else {}, "Resources": {"CPU": cpus}}
 
 
 @pytest.fixture
@@ -61,6 +62,49 @@ def test_an_evaluator_goes_to_nodes_of_its_role_or_wherever_there_is_room(
     monkeypatch.setattr(placement.ray, "nodes", lambda: [node("learners", 2), node("evaluators", 1)])
     assert placed.evaluator() == anywhere | {"label_selector": {ROLE: "evaluators"}}
     assert not Placement(Topology(), say=print).joined
+
+
+class Group(PlacementGroup):
+    """A placement group that comes to be only where there is room: `free` of it on the driver's node, else anywhere."""
+
+    def __init__(self, learners: int, labels: dict[str, str], free: int) -> None:
+        self.labels = labels
+        self._ready = labels.get(NODE) != "home" or learners <= free
+
+    def wait(self, timeout_seconds: float = 30.0) -> bool:
+        return self._ready
+
+
+@pytest.mark.parametrize(
+    ("roles", "cpus", "free", "labels"),
+    [
+        (("", ""), 2, 2, {NODE: "home"}),
+        (("", ""), 2, 1, {}),  # another run has the room
+        (("", ""), 1, 1, {}),  # there never was: nothing is tried
+        (("learners", "actors"), 2, 2, {ROLE: "learners", NODE: "home"}),
+        (("actors", "learners"), 1, 1, {ROLE: "learners"}),
+    ],
+)
+def test_learners_are_beside_the_shards_where_all_have_room(
+    roles: tuple[str, str], cpus: int, free: int, labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Group] = []
+    removed: list[Group] = []
+
+    def group(
+        bundles: list[dict[str, float]], strategy: str, bundle_label_selector: list[dict[str, str]] | None
+    ) -> Group:
+        asked.append(Group(len(bundles), (bundle_label_selector or [{}])[0], free))
+        return asked[-1]
+
+    nodes = [node(roles[0], cpus, name="home"), node(roles[1], 8, name="there")]
+    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(placement, "placement_group", group)
+    monkeypatch.setattr(placement, "remove_placement_group", removed.append)
+    monkeypatch.setattr(Placement, "home", lambda self: "home")
+    placed = Placement(Topology(address="auto", actors=1, learners=2, threads=1, gpus_per_learner=0), say=print)
+    assert placed._reserved() is asked[-1] and asked[-1].labels == labels
+    assert removed == asked[:-1] and len(asked) == (2 if free < cpus else 1)
 
 
 class Process:
