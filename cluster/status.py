@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import tyro
 
@@ -49,10 +50,16 @@ def command_status(arguments: list[str]) -> int:
     """contrail status RUN."""
     folder = RunFolder.open(tyro.cli(Status, args=arguments, prog="contrail status").run).path
     condition, alive = look(folder)
-    print(condition.title, *sentences(condition, folder, alive=alive), "", sep="\n")
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    said = [line for one in (condition.title, *sentences(condition, folder, alive=alive)) for line in one.splitlines()]
+    print(*(_broken(line, width) if width else line for line in said), "", sep="\n")
     print(*(line[:width] for line in table(condition, folder, alive=alive)), sep="\n")
     return int(bad(condition, alive=alive))
+
+
+def _broken(line: str, width: int) -> str:
+    """Over several lines, but no path and no flag, which are there to be copied."""
+    return fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def command_watch(arguments: list[str], seconds: float = 1.0) -> int:
