@@ -23,4 +23,5 @@ class EmptyView(gymnasium.ObservationWrapper):
         return (observation.reshape(-1) / LARGEST).astype(np.float32)
 
 
-gymnasium.register("MiniGridEmptyView-v0", entry_point=EmptyView)
+# A function, since Gymnasium 1.2 refuses the class of a wrapper.
+gymnasium.register("MiniGridEmptyView-v0", entry_point=lambda: EmptyView())

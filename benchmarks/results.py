@@ -27,8 +27,7 @@ import numpy as np
 import tyro
 
 from benchmarks.lines import finished, leave
-from benchmarks.peer import PEERS
-from benchmarks.peer import sb3 as sb3_python
+from benchmarks.peer import PEERS, interpreter
 from benchmarks.results_table import markdown, speeds
 from benchmarks.settings import METHODS, TASKS, Method, Name, Task, told
 from benchmarks.timed import CONTRAIL, HOUSE, timed
@@ -92,7 +91,7 @@ def main(
     wanted = runs_of(tasks or list(TASKS), seeds)
     folder.mkdir(parents=True, exist_ok=True)
     if train:
-        peer = sb3_python(peers_folder)
+        peer = interpreter("sb3", peers_folder)
         done = finished(folder, Run)
         missing = [run for run in wanted if run not in done]
         with ThreadPoolExecutor(parallel) as pool:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +54,15 @@ def timed(command: Sequence[str | Path], environment: Mapping[str, str] | None =
             said = errors.read()[-3000:]
             raise SystemExit(f"{' '.join(map(str, command))} failed ({process.returncode}):\n{said}")
         return Timed(round(wall, 1), round(used.ru_utime + used.ru_stime, 1), output.read())
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor seconds of a process and of all that descend from it and still live."""
+    with suppress(OSError):  # it has ended
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        children = [
+            child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+        ]
+        return own + sum(cpu_seconds(int(child)) for child in children)
+    return 0.0

@@ -1,7 +1,6 @@
 """Stable-Baselines3's PPO on Breakout: agent steps a second. Runs where only SB3 is installed; imports none of ours."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.peers.clock import Clock
 from benchmarks.peers.sb3_clock import RolloutClock
 
 
-def measured(iterations: int, *, threads: int, count: int, rows: int) -> dict[str, float]:
-    """Speed over some iterations, after one that warms up and is not counted."""
+def measured(iterations: int, *, threads: int, count: int, rows: int) -> str:
+    """The clock's line over some iterations, after one that warms up and is not counted."""
     torch.set_num_threads(threads)
     gymnasium.register_envs(ale_py)
     envs = make_atari_env("BreakoutNoFrameskip-v4", n_envs=count, seed=0, vec_env_cls=DummyVecEnv)
@@ -34,13 +34,10 @@ def measured(iterations: int, *, threads: int, count: int, rows: int) -> dict[st
         device="cpu",
         seed=0,
     )
-    clock = RolloutClock()
-    algorithm.learn(total_timesteps=(iterations + 1) * count * rows, callback=clock)
-    clock.note()
+    clock = Clock((iterations + 1) * count * rows, warm_up=count * rows)
+    algorithm.learn(total_timesteps=clock.steps, callback=RolloutClock(clock))
     envs.close()
-    wall, cpu = (after - before for before, after in zip(clock.starts[1], clock.starts[-1], strict=True))
-    steps = iterations * count * rows
-    return {"steps_per_second": steps / wall, "cpu_microseconds": 1e6 * cpu / steps}
+    return clock.told()
 
 
 if __name__ == "__main__":
@@ -51,4 +48,4 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     shape = {"threads": arguments.threads, "count": arguments.envs, "rows": arguments.rows}
-    print(json.dumps(measured(arguments.iterations, **shape)))
+    print(measured(arguments.iterations, **shape))

@@ -1,23 +1,27 @@
-"""The clock of a run of Stable-Baselines3's. Imports none of ours."""
-
-import time
+"""The clock of a run of Stable-Baselines3's. Imports none of ours but that clock."""
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from benchmarks.peers.clock import Clock
+
 
 class RolloutClock(BaseCallback):
-    """When each collection of rows began: the time between two is one whole iteration, acting and learning."""
+    """An iteration ends where the next one begins to collect rows, or where training ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self.starts: list[tuple[float, float]] = []
+        self.clock = clock
 
-    def note(self) -> None:
-        """Now, by the clock and by the processor."""
-        self.starts.append((time.perf_counter(), time.process_time()))
+    def _ended(self) -> None:
+        self.clock.iteration(self.num_timesteps, [episode["r"] for episode in self.model.ep_info_buffer])
 
     def _on_rollout_start(self) -> None:
-        self.note()
+        if self.num_timesteps:
+            self._ended()
+
+    def _on_training_end(self) -> None:
+        if not self.clock.done:
+            self._ended()
 
     def _on_step(self) -> bool:
-        return True
+        return not self.clock.done

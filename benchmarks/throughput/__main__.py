@@ -1,9 +1,10 @@
-"""Throughput of ours and of Stable-Baselines3 in turns: the ratio of medians, as JSON and as a table.
+"""Throughput of ours and of peers in turns: ratios of medians, as JSON and as a table.
 
 python -m benchmarks.throughput                                    # breakout
 python -m benchmarks.throughput cartpole halfcheetah minigrid trpo --rounds 5
+python -m benchmarks.throughput cartpole --peers sb3 rllib torchrl tianshou
 
-The same work for both, strictly on-policy: environments, rows, epochs, minibatches and networks. In turns, because the
+The same work for all, strictly on-policy: environments, rows, epochs, minibatches and networks. In turns, because the
 machine's speed drifts by more than what is measured. Every measurement is a process of its own that drops its first
 iterations. Beside the clock, which other processes of the machine slow down, the table has the processor's time of a
 step, of all processes of a system together; that of Ray's own services is in it.
@@ -19,12 +20,14 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.peer import PEERS, sb3
-from benchmarks.throughput.tasks import Measured, commands
+from benchmarks.peer import INSTALLED, PEERS, Peer, interpreter
+from benchmarks.throughput.tasks import SUIT, Measured, commands
 from benchmarks.timed import HOUSE
 
 Speed = dict[str, float]
 """`steps_per_second` and `cpu_microseconds` of a step."""
+Row = dict[str, float]
+"""A system's line of the table: `median`, `lowest` and `highest` speed, `ratio`, `cpu_microseconds`."""
 
 
 def measure(command: Sequence[str | Path]) -> Speed:
@@ -39,7 +42,12 @@ def measure(command: Sequence[str | Path]) -> Speed:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def summary(measured: dict[str, list[Speed]]) -> dict[str, Speed]:
+def best_peer(results: dict[str, Row]) -> str | None:
+    """The fastest by its median, where there is one."""
+    return max((name for name in results if name in INSTALLED), key=lambda name: results[name]["median"], default=None)
+
+
+def summary(measured: dict[str, list[Speed]]) -> dict[str, Row]:
     """Medians, range, and ratio to the first system's median, for each system."""
     speeds = {name: [one["steps_per_second"] for one in found] for name, found in measured.items()}
     first = statistics.median(next(iter(speeds.values())))
@@ -55,18 +63,22 @@ def summary(measured: dict[str, list[Speed]]) -> dict[str, Speed]:
     }
 
 
-def markdown(results: dict[str, Speed], rounds: int) -> str:
-    """A table of a summary."""
-    lines = [
-        f"| system | steps/s, median of {rounds} | range | ratio of medians | CPU us a step |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {name} | {row['median']:,.0f} | {row['lowest']:,.0f}-{row['highest']:,.0f} | {row['ratio']:.2f} "
-        f"| {row['cpu_microseconds']:,.0f} |"
-        for name, row in results.items()
-    ]
+def markdown(results: dict[str, Row], rounds: int) -> str:
+    """A table of a summary; ratios are of medians, to the first system and to the fastest peer."""
+    best = best_peer(results)
+    heads = ["system", f"steps/s, median of {rounds}", "range", "ratio of medians", "CPU us a step"]
+    heads += [f"x the best peer, {best}"] if best else []
+    lines = [f"| {' | '.join(heads)} |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    for name, row in results.items():
+        line = f"| {name} | {row['median']:,.0f} | {row['lowest']:,.0f}-{row['highest']:,.0f} | {row['ratio']:.2f} "
+        beside = f"| {row['median'] / results[best]['median']:.2f} |" if best else "|"
+        lines.append(f"{line}| {row['cpu_microseconds']:,.0f} {beside}")
     return "\n".join(lines)
+
+
+def asked_for(name: str, systems: Sequence[str]) -> bool:
+    """Whether a system is to be measured."""
+    return not systems or any(part in name for part in systems)
 
 
 def main(
@@ -75,7 +87,7 @@ def main(
     rounds: int = 3,
     iterations: int = 0,
     systems: tuple[str, ...] = (),
-    peer: bool = True,
+    peers: tuple[Peer, ...] = tuple(INSTALLED),
     peers_folder: Path = PEERS,
 ) -> None:
     """Measure in rounds, then print one JSON line and the table of each task.
@@ -85,13 +97,15 @@ def main(
         rounds: measurements of each system.
         iterations: counted in each measurement; 0: as many as suit the task.
         systems: whose names contain one of these; none given: all.
-        peer: measure Stable-Baselines3, too.
-        peers_folder: of the peers' virtual environment, which is made the first time.
+        peers: to measure where they suit a task; `--peers` with nothing behind it: ours alone.
+        peers_folder: of the peers' virtual environments, which are made the first time.
     """
-    interpreter = sb3(peers_folder) if peer else None
     for task in tasks:
-        todo = commands(task, interpreter, iterations=iterations)
-        todo = {name: todo[name] for name in todo if not systems or any(part in name for part in systems)}
+        pythons = {
+            peer: interpreter(peer, peers_folder) for peer in peers if peer in SUIT[task] and asked_for(peer, systems)
+        }
+        todo = commands(task, pythons, iterations=iterations)
+        todo = {name: todo[name] for name in todo if asked_for(name, systems)}
         measured: dict[str, list[Speed]] = {name: [] for name in todo}
         for number in range(1, rounds + 1):
             for name, command in todo.items():
@@ -99,7 +113,8 @@ def main(
                 speed = f"{found['steps_per_second']:.0f} steps/s, {found['cpu_microseconds']:.0f} us of CPU a step"
                 print(f"{task}, round {number} of {rounds}: {name} {speed}", file=sys.stderr, flush=True)
         results = summary(measured)
-        print(json.dumps({"benchmark": f"throughput {task}", "cores": os.cpu_count(), "results": results}))
+        about = {"benchmark": f"throughput {task}", "cores": os.cpu_count(), "best_peer": best_peer(results)}
+        print(json.dumps(about | {"results": results}))
         print(markdown(results, rounds), flush=True)
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ import tyro
 
 from benchmarks.compared import compared
 from benchmarks.settings import Method, Name
+from benchmarks.timed import cpu_seconds
 from cluster.experiment import Experiment, Spaces, Topology
 from cluster.metrics import Metrics
 from cluster.statistics import Statistics
@@ -102,18 +102,6 @@ def _measured(
         "steps_per_second": (after - before) / seconds,
         "cpu_microseconds": 1e6 * used / (after - before),
     }
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor seconds of a process and of all that descend from it and still live."""
-    with suppress(OSError):  # it has ended
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        children = [
-            child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-        ]
-        return own + sum(cpu_seconds(int(child)) for child in children)
-    return 0.0
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.peer import Peer
 from benchmarks.settings import Method, Name, told
 from benchmarks.timed import HOUSE
 
 Measured = Literal["breakout", "breakout64", "cartpole", "halfcheetah", "minigrid", "trpo", "a2c", "breakout-places"]
 Command = list[str | Path]
-BREAKOUT, SMALL = "sb3_breakout.py", "sb3_speed.py"
+SCRIPTS = HOUSE / "benchmarks" / "peers"
 
 PLACES: Mapping[str, Sequence[str]] = {
     "one process": ["--topology.local"],
@@ -51,16 +52,29 @@ SHAPES: Mapping[str, tuple[int, int]] = {"breakout": (8, 128), "breakout64": (64
 """Environments and rows of each between two learner steps."""
 
 
-def commands(task: Measured, peer: Path | None, *, iterations: int) -> dict[str, Command]:
-    """The systems by name. The first is what the others are compared with: the peer, where there is one.
+SUIT: Mapping[Measured, tuple[Peer, ...]] = {
+    "breakout": ("sb3",),
+    "breakout64": ("sb3",),
+    "cartpole": ("sb3", "rllib", "torchrl", "tianshou", "cleanrl"),
+    "halfcheetah": ("sb3", "rllib", "torchrl", "tianshou"),
+    "minigrid": ("sb3", "rllib", "torchrl", "tianshou"),
+    "trpo": ("sb3",),
+    "a2c": ("sb3",),
+    "breakout-places": (),
+}
+"""Which peers do the work of a task."""
+
+
+def commands(task: Measured, peers: Mapping[Peer, Path], *, iterations: int) -> dict[str, Command]:
+    """The systems by name. The first is what the others are compared with: a peer, where there is one.
 
     Args:
         task: which.
-        peer: the interpreter of Stable-Baselines3; None: ours only.
+        peers: the interpreters of peers that suit it.
         iterations: that are counted; 0: as many as suit the task.
     """
     if task in SMALL_TASKS:
-        return _small(SMALL_TASKS[task], peer, iterations)
+        return _small(SMALL_TASKS[task], peers, iterations)
     envs, rows = SHAPES[task]
     size = ["--envs", str(envs), "--rows", str(rows), "--iterations", str(iterations or 4)]
     ours: Command = [sys.executable, "-m", "benchmarks.throughput.ours", "--task", "breakout", *size]
@@ -68,20 +82,19 @@ def commands(task: Measured, peer: Path | None, *, iterations: int) -> dict[str,
         both = {"one process": PLACES["one process"], "Ray, 1 actor": PLACES["Ray, 1 actor"]}
         threads = ["--topology.threads", str(os.cpu_count())]
         return {f"ours bf16, {name}": [*ours, "--precision", "bf16", *place, *threads] for name, place in both.items()}
-    shared = ["--topology.no-local", "--topology.actors", "2", "--topology.learners", "2"]
-    found: dict[str, Command] = {f"ours {p}": [*ours, "--precision", p, *shared] for p in ("fp32", "bf16")}
-    if peer is None:
-        return found
     threads = ["--threads", str(os.cpu_count())]
-    return {"sb3": [peer, HOUSE / "benchmarks" / "peers" / BREAKOUT, *size, *threads]} | found
+    theirs: dict[str, Command] = {
+        peer: [python, SCRIPTS / f"{peer}_breakout.py", *size, *threads] for peer, python in peers.items()
+    }
+    shared = ["--topology.no-local", "--topology.actors", "2", "--topology.learners", "2"]
+    return theirs | {f"ours {precision}": [*ours, "--precision", precision, *shared] for precision in ("fp32", "bf16")}
 
 
-def _small(of: Small, peer: Path | None, iterations: int) -> dict[str, Command]:
+def _small(of: Small, peers: Mapping[Peer, Path], iterations: int) -> dict[str, Command]:
     counts = ["--iterations", str(iterations or of.iterations), "--warm-up", str(of.warm_up)]
+    run = json.dumps(told(of.task, of.method))
+    theirs: dict[str, Command] = {
+        peer: [python, SCRIPTS / f"{peer}_speed.py", run, *counts] for peer, python in peers.items()
+    }
     ours: Command = [sys.executable, "-m", "benchmarks.throughput.ours", "--task", of.task, "--method", of.method]
-    found: dict[str, Command] = {f"ours, {name}": [*ours, *counts, *place] for name, place in PLACES.items()}
-    if peer is None:
-        return found
-    return {
-        "sb3": [peer, HOUSE / "benchmarks" / "peers" / SMALL, json.dumps(told(of.task, of.method)), *counts]
-    } | found
+    return theirs | {f"ours, {name}": [*ours, *counts, *place] for name, place in PLACES.items()}
