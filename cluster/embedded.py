@@ -5,15 +5,17 @@ import os
 import re
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray import _raylet
+from ray._private import ray_constants, services, utils
 from ray._private.node import Node
 from ray._private.ray_logging import stdout_deduplicator
 
@@ -39,6 +41,25 @@ SERVICES = "start_monitor", "start_log_monitor", "start_api_server"
 and the dashboard, of which a process is started even without it. Each imports Ray, a second of the processor that the
 run's own processes want, too."""
 
+AGENTS = "--dashboard_agent_command", "--runtime_env_agent_command"
+"""Of a raylet's command: what starts two more services, which report to a dashboard and install other environments.
+Each imports Ray, and a raylet waits until they tell their ports before it starts anything else."""
+PORTS = (
+    "METRICS_AGENT_PORT_NAME",
+    "METRICS_EXPORT_PORT_NAME",
+    "DASHBOARD_AGENT_LISTEN_PORT_NAME",
+    "RUNTIME_ENV_AGENT_PORT_NAME",
+)
+"""That they would tell, by what `ray._raylet` calls their names."""
+NOBODY = 1
+"""A port at which nobody listens."""
+IDLE = "import os, time\nwhile os.getppid() == int(os.environ['RAY_RAYLET_PID']):\n    time.sleep(1)"
+"""What stands in for either, since a raylet ends when one of them does: a program that waits for the raylet's end."""
+TRIED = "2.60."
+"""Of Ray, where a raylet was seen to need no more of its agents; of another version they are started as Ray does it."""
+WISHES = "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RUNTIME_ENV_HOOK"
+"""Variables by which somebody else gives Ray's processes an environment to be installed."""
+
 DEATHS = re.compile("A worker died or was killed|retries remaining|The actor is temporarily unavailable")
 """Of what Ray prints among a run's own lines, whether it is asked to or not: deaths, of which the run tells itself."""
 
@@ -46,8 +67,13 @@ LINGERS = 5.0
 """Seconds that processes of an embedded Ray are given to end by themselves."""
 
 
-def start_ray(topology_address: str) -> None:
-    """Join a Ray cluster, or start one inside this process that ends with it."""
+def start_ray(topology_address: str, *, installs: bool = False) -> None:
+    """Join a Ray cluster, or start one inside this process that ends with it.
+
+    Args:
+        topology_address: of the cluster; empty: start one.
+        installs: whether one that is started must be able to give its processes other environments, as Tune asks for.
+    """
     if ray.is_initialized():
         return
     stdout_deduplicator.skip_re = DEATHS
@@ -56,7 +82,7 @@ def start_ray(topology_address: str) -> None:
         if topology_address:
             _join_ray(topology_address)
         else:
-            _embed_ray()
+            _embed_ray(installs=installs or any(name in os.environ for name in WISHES))
     finally:
         signal.signal(signal.SIGTERM, on_terminate)  # Ray took it over
 
@@ -71,7 +97,7 @@ def _join_ray(address: str) -> None:
         ) from error
 
 
-def _embed_ray() -> None:
+def _embed_ray(*, installs: bool) -> None:
     for name, value in LEAN.items():
         os.environ.setdefault(name, value)
     # Its processes find modules where this one does: beside a recipe's own file, for one.
@@ -79,8 +105,11 @@ def _embed_ray() -> None:
     # Nobody else joins it, so it must not be reached from elsewhere. Without this Ray turns 127.0.0.1 into the
     # machine's own address, and its services listen on every interface.
     ray_constants.ENABLE_RAY_CLUSTER = False
+    # Under `uv run` they would each be started by another one, from a copy of the working directory.
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    idle = not installs and ray.__version__.startswith(TRIED)
     try:
-        with _without(*SERVICES):
+        with _without(*SERVICES), _idle_agents() if idle else nullcontext():
             ray.init(
                 "local",
                 include_dashboard=False,
@@ -104,6 +133,29 @@ def _without(*services: str) -> Iterator[None]:
     finally:
         for service, start in own.items():
             setattr(Node, service, start)
+
+
+@contextmanager
+def _idle_agents() -> Iterator[None]:
+    """Inside, the agents of a raylet do nothing."""
+    own, lacks = services.start_ray_process, utils.get_dashboard_dependency_error
+    idle = subprocess.list2cmdline([sys.executable, "-ISc", IDLE])
+
+    def start(command: list[str], process_type: str, *arguments: Any, **options: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            told = dict(part.split("=", 1) for part in command if "=" in part)
+            for name in PORTS:
+                _raylet.persist_port(told["--session_dir"], told["--node_id"], getattr(_raylet, name), NOBODY)
+            command = [f"{what}={idle}" if (what := part.partition("=")[0]) in AGENTS else part for part in command]
+        return own(command, process_type, *arguments, **options)
+
+    services.start_ray_process = start
+    # It imports all that the agents would, to find whether they could.
+    utils.get_dashboard_dependency_error = lambda: None
+    try:
+        yield
+    finally:
+        services.start_ray_process, utils.get_dashboard_dependency_error = own, lacks
 
 
 def end_ray() -> None:

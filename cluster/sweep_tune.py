@@ -230,7 +230,7 @@ class Ended(tune.Stopper):
 def tune_ray() -> Iterator[None]:
     """A Ray for Tune, as long as it is wanted."""
     os.environ.update(SETTINGS)
-    start_ray("")
+    start_ray("", installs=True)
     try:
         yield
     finally:

@@ -137,7 +137,16 @@ class DrawLog:
             "lead": np.repeat([table.lead for table in tables], counts),
             "window": np.repeat([table.window for table in tables], counts),
         }
-        return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+        return pa.record_batch([_array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """As `pa.array`, but that imports pandas where it is installed: half a second, for which the first draw waits."""
+    if kind != pa.string():
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values.astype(kind.to_pandas_dtype()))])
+    texts = [text.encode() for text in values]
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
 
 
 def read_draws(path: Path) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -55,7 +55,7 @@ class Plan:
             target: the batch.
             helper: copies a half where there is much to copy.
         """
-        copy, count = _copier(), self._runs.shape[1]
+        copy, count = quickest(), self._runs.shape[1]
         if helper is None or sum(values.nbytes for values in target.values()) < SHARED_BYTES or count < 2:
             copy(sources, target, self._runs, 0, count)
             return
@@ -66,6 +66,21 @@ class Plan:
 
 Copy = Callable[[Sequence[Columns], Columns, np.ndarray, int, int], None]
 """Copies the runs from one place in `Plan.runs` to another."""
+
+
+def quickest() -> Copy:
+    """How to copy now: compiled, once that is there."""
+    compiled = compiling()
+    return compiled.result() if compiled.done() else _copy_by_column
+
+
+@cache
+def compiling() -> Future[Copy]:
+    """The compiled way to copy; loading numba takes half a second, for which no first batch should wait."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="numba")
+    compiled = thread.submit(_copier)
+    thread.shutdown(wait=False)
+    return compiled
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from replay.gather import Columns, plan_of
+from replay.gather import Columns, compiling, plan_of
 from replay.ids import shard_of
 from replay.mapped import UNPACKED_BYTES, Mapped
 from replay.messages import Draw, Items
@@ -98,6 +98,7 @@ class Sampler:
         # Found once: to ask each time what a shard is takes longer than to ask the shard.
         self._answers = tuple(shard.draw if isinstance(shard, ShardLike) else shard.rows for shard in shards)
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="gather") if len(os.sched_getaffinity(0)) > 1 else None
+        compiling()  # while others still fill the store
         self._reads = 0
         self.moments: Mapping[str, float] = {}
 

@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import ray
 
 from actors.environments import EnvironmentFailed
 from cluster.distributed import Distributed
-from cluster.embedded import end_ray, start_ray
+from cluster.embedded import IDLE, end_ray, start_ray
 from cluster.experiment import Experiment, Topology
 from recipes.ppo import ppo
 from tests.cluster.worlds import same, weights_after, world_of
@@ -133,6 +136,35 @@ def descendants(pid: int) -> set[int]:
     while new := {child for child, parent in parents.items() if parent in found} - found:
         found |= new
     return found
+
+
+def test_an_embedded_ray_starts_no_services_that_nobody_asks() -> None:
+    commands = []
+    for pid in descendants(os.getpid()):
+        with suppress(FileNotFoundError, ProcessLookupError):  # one of another test's, which ended just now
+            commands.append(Path(f"/proc/{pid}/cmdline").read_text())
+    assert any("raylet" in command for command in commands)
+    assert not [command for command in commands if "Agent" in command or "dashboard" in command.split("\0")[0]]
+    assert sum(IDLE in command.split("\0") for command in commands) == 2
+
+
+def test_what_stands_in_for_agents_ends_with_the_raylet() -> None:
+    program = """
+import os, subprocess, sys
+idle = subprocess.Popen([sys.executable, "-ISc", sys.argv[1]], env={"RAY_RAYLET_PID": str(os.getpid())})
+print(idle.pid, flush=True)
+idle.wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", program, IDLE], stdout=subprocess.PIPE, text=True) as raylet:
+        assert raylet.stdout is not None
+        idle = int(raylet.stdout.readline())
+        time.sleep(0.5)
+        assert lives(idle)
+        raylet.kill()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and lives(idle):
+        time.sleep(0.1)
+    assert not lives(idle)
 
 
 def test_nothing_of_an_embedded_ray_can_be_reached_from_another_machine(tmp_path: Path) -> None:

@@ -238,3 +238,20 @@ def test_items_of_one_batch_keep_their_order(run: Logged):
     for step in range(6):
         places = logged.filter(pa.compute.field("step") == step)["place"].to_numpy()
         np.testing.assert_array_equal(places, np.arange(8))
+
+
+PLAIN = """
+import sys
+from pathlib import Path
+from tests.replay.test_draw_log import Logged
+run = Logged(Path(sys.argv[1]))
+run.draw(2)
+run.log.flush()
+print("pandas" in sys.modules)
+"""
+
+
+def test_draws_are_written_without_pandas(tmp_path: Path) -> None:
+    """Arrow imports it, where it is installed, to look at what it is given: half a second in the first draw."""
+    done = subprocess.run([sys.executable, "-c", PLAIN, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

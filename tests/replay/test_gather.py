@@ -1,6 +1,6 @@
 """Copying of runs: whichever way rows are copied, they are the same ones."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_every_way_of_copying_gives_the_rows(
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as helper:
         patch.setattr(gather, "SHARED_BYTES", 0)
         copier = gather._copier(compiled=compiled)
-        patch.setattr(gather, "_copier", lambda: copier)
+        patch.setattr(gather, "quickest", lambda: copier)
         Plan((), runs).copy(sources, target, helper if helped else None)
     for name in SHAPES:
         assert np.array_equal(target[name], wanted[name]), name
@@ -44,3 +44,11 @@ def test_every_way_of_copying_gives_the_rows(
 def test_columns_with_gaps_between_rows_are_refused() -> None:
     with pytest.raises(ValueError, match='column "flag"'):
         Columns({"flag": np.zeros(10, np.uint8)[::2]})
+
+
+def test_nobody_waits_for_the_compiled_way_of_copying(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: Future[gather.Copy] = Future()
+    monkeypatch.setattr(gather, "compiling", lambda: compiled)
+    assert gather.quickest() is gather._copy_by_column
+    compiled.set_result(gather._copier())
+    assert gather.quickest() is gather._copier()
