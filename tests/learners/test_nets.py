@@ -47,7 +47,7 @@ def test_bytes_are_scaled_to_one_and_the_input_is_left_alone() -> None:
     encoder = SmallConv().build({"observation": Column("uint8", (2, 32, 32))})
     frames = image(4, 2, 32, 32)
     kept = frames.clone()
-    expected = encoder.norm(encoder.linear(encoder.layers(frames.float() / 255).flatten(1))).relu()
+    expected = encoder.norm(encoder.linear(encoder.layers(frames.float() / 255).flatten(1).relu())).relu()
     torch.testing.assert_close(encoder({"observation": frames}), expected)
     assert torch.equal(frames, kept)
 
