@@ -60,8 +60,12 @@ TRIED = "2.60."
 WISHES = "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RUNTIME_ENV_HOOK"
 """Variables by which somebody else gives Ray's processes an environment to be installed."""
 
-DEATHS = re.compile("A worker died or was killed|retries remaining|The actor is temporarily unavailable")
-"""Of what Ray prints among a run's own lines, whether it is asked to or not: deaths, of which the run tells itself."""
+NOISE = re.compile(
+    "A worker died or was killed|retries remaining|The actor is temporarily unavailable"
+    "|worker processes have been started on node"
+)
+"""Of what Ray prints among a run's own lines, whether it is asked to or not: deaths, of which the run tells itself, and
+that there are many actors, which was asked for."""
 
 LINGERS = 5.0
 """Seconds that processes of an embedded Ray are given to end by themselves."""
@@ -76,7 +80,7 @@ def start_ray(topology_address: str, *, installs: bool = False) -> None:
     """
     if ray.is_initialized():
         return
-    stdout_deduplicator.skip_re = DEATHS
+    stdout_deduplicator.skip_re = NOISE
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if topology_address:
