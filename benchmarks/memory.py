@@ -24,7 +24,7 @@ import tyro
 
 from benchmarks.chaos.living import Command, say
 from cluster.condition import Condition
-from cluster.segments_folder import SHARED_MEMORY
+from cluster.kept import SHARED_MEMORY
 
 Series = dict[str, list[tuple[float, float]]]
 """By process of the run, for Ray's own together, and for the run's files in shared memory: minutes since the first

@@ -14,6 +14,7 @@ from cluster.evaluator import Evaluator
 from cluster.experiment import Experiment, Spaces
 from cluster.faults import Faults
 from cluster.histograms import Histograms, of_store
+from cluster.kept import forget
 from cluster.limits import Limits
 from cluster.placement import Placement
 from cluster.ranks import Ranks
@@ -194,6 +195,9 @@ class Distributed:
             self._quietly([process.close.remote() for process, name in self.names.items() if name.startswith(these)])
         for process in self.names:
             ray.kill(process)
+        # A learner that was replaced on another machine left there what it had kept.
+        others = self.roster.placement.elsewhere()
+        self._quietly([ray.remote(max_retries=0, **place)(forget).remote(self.places.live) for place in others])
         self.roster.placement.release()
         if self.owns_ray:
             end_ray()

@@ -149,7 +149,8 @@ def _idle_agents() -> Iterator[None]:
         if process_type == ray_constants.PROCESS_TYPE_RAYLET:
             told = dict(part.split("=", 1) for part in command if "=" in part)
             for name in PORTS:
-                _raylet.persist_port(told["--session_dir"], told["--node_id"], getattr(_raylet, name), NOBODY)
+                port = getattr(_raylet, name)
+                _raylet.persist_port(told["--session_dir"], told["--node_id"], port, NOBODY)  # type: ignore[attr-defined]
             command = [f"{what}={idle}" if (what := part.partition("=")[0]) in AGENTS else part for part in command]
         return own(command, process_type, *arguments, **options)
 

@@ -62,6 +62,12 @@ class Placement:
         """The driver's node."""
         return ray.get_runtime_context().get_node_id()
 
+    def elsewhere(self) -> list[dict[str, Any]]:
+        """Options of a process on each of the cluster's other nodes that live."""
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]] if self.joined else []
+        others = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes if node != self.home()]
+        return [{"num_cpus": 0, "scheduling_strategy": strategy} for strategy in others]
+
     def here(self) -> dict[str, Any]:
         """Options of a process that stays with the driver."""
         return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(self.home(), soft=False)}

@@ -25,9 +25,10 @@ from cluster.assembly import make_actor, make_learner
 from cluster.checkpoints import fitting
 from cluster.experiment import Experiment, Spaces
 from cluster.histograms import Histograms
+from cluster.kept import keeping_folder
 from cluster.lock import in_use
 from cluster.logs import Log
-from cluster.segments_folder import PREFIX, SHARED_MEMORY
+from cluster.segments_folder import remove_orphans
 from cluster.shard_handle import FarRayShard, RayShard
 from cluster.vitals import Vitals, of_this_process
 from cluster.weights import RayWeights, Stopped
@@ -151,6 +152,7 @@ class LearnerProcess:
         self._kept = LastVersions(self._folder, rank)
         if self._folder != live:
             in_use(self._folder)
+            remove_orphans(but=self._folder)  # no driver comes by here and does
 
     def address(self) -> str:
         """A free address on this node, for rank 0 to listen at."""
@@ -268,15 +270,6 @@ class LearnerProcess:
 def log_here(path: Path, home: str) -> Log:
     """This process's log, with the run's or, on another node than the driver's, here."""
     return Log(path, far=ray.get_runtime_context().get_node_id() != home)
-
-
-def keeping_folder(live: Path) -> Path:
-    """Where the learners of this machine keep their state: with the live segments, or where those would be."""
-    # Live segments are in shared memory, under a name of their own, or else in the run's folder, like every run's.
-    name = live.name if live.name.startswith(PREFIX) else f"{PREFIX}{live.parent.parent.name}"
-    folder = live if live.is_dir() else SHARED_MEMORY / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def interface_of(address: str) -> str:

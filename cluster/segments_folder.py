@@ -12,13 +12,12 @@ from pathlib import Path
 
 from cluster.assembly import rows_per_segment
 from cluster.experiment import Experiment, Spaces
+from cluster.kept import PREFIX, SHARED_MEMORY
 from cluster.lock import holding
 from cluster.run_folder import RunFolderError
 from replay.archive import Codec, expire, salvage
 from replay.segments import SPARE
 
-SHARED_MEMORY = Path("/dev/shm")
-PREFIX = "contrail-"
 OWNER = "owner.json"
 """In a folder of live segments: whose log its rows belong to."""
 TAKES = 60.0

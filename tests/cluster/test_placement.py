@@ -11,8 +11,9 @@ from ray.util.placement_group import PlacementGroup
 
 from cluster import placement, roster
 from cluster.experiment import Spaces
+from cluster.kept import forget, keeping_folder
 from cluster.placement import NODE, ROLE, SAY_AFTER, Placement, have
-from cluster.processes import interface_of, keeping_folder
+from cluster.processes import interface_of
 from cluster.roster import Roster
 from cluster.topology import Topology
 from cluster.weights import ChannelServer
@@ -167,7 +168,7 @@ def test_a_process_that_ray_ended_for_want_of_memory_died(tmp_path: Path, monkey
 def test_learners_far_from_the_live_segments_keep_their_state_apart_from_other_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.processes.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("cluster.kept.SHARED_MEMORY", tmp_path)
     there = tmp_path / "contrail-there"
     there.mkdir()
     assert keeping_folder(there) == there
@@ -175,6 +176,20 @@ def test_learners_far_from_the_live_segments_keep_their_state_apart_from_other_r
     found = {keeping_folder(live) for live in (*elsewhere, Path("/none/contrail-a-x1"))}
     assert {folder.name for folder in found} == {"contrail-a", "contrail-b", "contrail-a-x1"}
     assert all(folder.is_dir() for folder in found)
+    (tmp_path / "contrail-b" / "learner-1").touch()
+    for live in (there, *elsewhere):
+        forget(live)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"contrail-there", "contrail-a-x1"}, "not live segments"
+
+
+def test_other_machines_are_those_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    home, other, dead = (digit * 56 for digit in "abc")  # as long as Ray wants
+    nodes = [node("", 1, name=home), node("", 1, name=other), node("", 1, name=dead, alive=False)]
+    monkeypatch.setattr(placement.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(Placement, "home", lambda self: home)
+    assert Placement(Topology(), say=print).elsewhere() == []
+    (there,) = Placement(Topology(address="auto"), say=print).elsewhere()
+    assert there["scheduling_strategy"].node_id == other and there["num_cpus"] == 0
 
 
 def test_the_interface_of_an_address() -> None:
