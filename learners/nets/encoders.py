@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from learners.nets.heads import orthogonal
 from replay.schema import Column
@@ -140,9 +141,11 @@ class ImageEncoder(nn.Module):
         self.features = features
 
     def _convolved_size(self, shape: tuple[int, int, int]) -> int:
+        # Never on the "meta" device, whose convolutions import a second's worth of modules.
+        weights = {name: torch.zeros(each.shape, device="cpu") for name, each in self.layers.state_dict().items()}
         try:
             with torch.no_grad():
-                return self.layers(torch.zeros(1, *shape)).numel()
+                return functional_call(self.layers, weights, torch.zeros(1, *shape, device="cpu")).numel()
         except RuntimeError as problem:
             raise EncoderError(f"{self.image}: an image of {shape} is too small for this encoder") from problem
 

@@ -33,7 +33,8 @@ class CpcHead(nn.Module):
         )
         if not latent and anchor == features:
             for predictor in self.predictors:
-                nn.init.eye_(cast(nn.Linear, predictor).weight)
+                with torch.no_grad():  # as `eye_`, which on the "meta" device imports a second's worth of modules
+                    cast(nn.Linear, predictor).weight.zero_().fill_diagonal_(1.0)
 
     def anchored(self, anchor: Tensor) -> Tensor:
         """The anchor, through its residual layers if it has any."""

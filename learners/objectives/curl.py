@@ -1,6 +1,5 @@
 """CURL: an observation must be recognised in a changed copy of itself (Laskin, Srinivas, Abbeel, arXiv:2004.04136)."""
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -26,7 +25,9 @@ class CurlHead(nn.Module):
         self.projection = nn.Sequential(nn.Linear(inputs, features), nn.LayerNorm(features))
         # The identity over sqrt(features): scores start as scaled dot products, so that pairs are told apart at once.
         # Uniform(0, 1), as in the authors' code, starts 128 features with scores of standard deviation 37.
-        self.weight = nn.Parameter(torch.eye(features) / math.sqrt(features)) if matrix else None
+        # Not `eye`, which on the "meta" device imports a second's worth of modules.
+        diagonal = torch.zeros(features, features).fill_diagonal_(features**-0.5)
+        self.weight = nn.Parameter(diagonal) if matrix else None
 
 
 @dataclass(frozen=True)

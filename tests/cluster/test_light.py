@@ -51,6 +51,25 @@ def test_processes_of_a_run_import_no_more_than_they_need(module: str, unwanted:
     assert unwanted.isdisjoint(done.stdout.split())
 
 
+CHECKED = """
+import sys
+from cluster.commands import checked_spaces
+from cluster.recipe import find_recipe
+encoder = {"encoder": "small"} if sys.argv[1] == "curl_ppo" else {}
+checked_spaces(find_recipe(sys.argv[1])(env="actors.envs:JitterCode-v0", **encoder).checked())
+print("sympy" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("recipe", ["curl_ppo", "cpc_ppo"])
+def test_a_model_is_checked_without_symbolic_mathematics(recipe: str) -> None:
+    """Which torch imports, a second of every process, for some operations on tensors without values."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKED, recipe], cwd=HOUSE, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]
+
+
 @pytest.mark.parametrize("name", [*MISTAKES, *TROUBLES])
 def test_every_mistake_is_an_error_that_there_is(name: str) -> None:
     module, _, kind = name.partition(":")
