@@ -136,7 +136,7 @@ class LearnerProcess:
         log: where what it prints goes.
         home: the driver's node.
         failures: folder for what ended the run.
-        live: folder of live segments, where this machine has it.
+        live: folder of live segments on the driver's machine.
     """
 
     def __init__(
@@ -148,9 +148,10 @@ class LearnerProcess:
         self._learner: Learner | None = None
         self._between_steps = True
         self._seconds: dict[str, float] = {}
-        self._live, self._folder = live, keeping_folder(live)
+        self._far = is_far(home)
+        self._folder = keeping_folder(live, far=self._far)
         self._kept = LastVersions(self._folder, rank)
-        if self._folder != live:
+        if self._far:
             in_use(self._folder)
             remove_orphans(but=self._folder)  # no driver comes by here and does
 
@@ -256,7 +257,7 @@ class LearnerProcess:
         if self._learner is not None:
             self._learner.close()
         self._kept.remove()
-        if self._folder != self._live:
+        if self._far:
             with suppress(OSError):  # another learner's are there
                 self._folder.rmdir()
         leave()
@@ -269,7 +270,12 @@ class LearnerProcess:
 
 def log_here(path: Path, home: str) -> Log:
     """This process's log, with the run's or, on another node than the driver's, here."""
-    return Log(path, far=ray.get_runtime_context().get_node_id() != home)
+    return Log(path, far=is_far(home))
+
+
+def is_far(home: str) -> bool:
+    """Whether this process is on another node than the driver's."""
+    return ray.get_runtime_context().get_node_id() != home
 
 
 def interface_of(address: str) -> str:

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from cluster.assembly import rows_per_segment
 from cluster.experiment import Experiment, Spaces
-from cluster.kept import PREFIX, SHARED_MEMORY
+from cluster.kept import OWNER, PREFIX, SHARED_MEMORY
 from cluster.lock import holding
 from cluster.run_folder import RunFolderError
 from replay.archive import Codec, expire, salvage
 from replay.segments import SPARE
 
-OWNER = "owner.json"
-"""In a folder of live segments: whose log its rows belong to."""
 TAKES = 60.0
 """Seconds that another run may take to send a folder's rows to their log."""
 

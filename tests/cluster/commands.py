@@ -14,8 +14,7 @@ import pytest
 
 from benchmarks.chaos.living import session
 from cluster import cli
-from cluster.kept import PREFIX, SHARED_MEMORY
-from cluster.segments_folder import OWNER
+from cluster.kept import OWNER, PREFIX, SHARED_MEMORY
 
 HOUSE = Path(__file__).resolve().parents[2]
 SMALL = ["--topology.local", "--envs", "4", "--rows", "16", "--epochs", "1"]

@@ -108,6 +108,7 @@ def test_a_run_of_three_machines_that_is_submitted_as_a_job_runs_to_its_end(mach
     store = Store.open(run)
     assert store.dataset().count_rows() >= 4000
     assert {row["staleness/max"] for row in read_metrics(run) if "staleness/max" in row} == {0.0}
+    assert not [machine.name for machine in machines if "contrail" in machine.run("ls /dev/shm")]
 
 
 def placed(run: Path) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from ray.util.placement_group import PlacementGroup
 
 from cluster import placement, roster
 from cluster.experiment import Spaces
-from cluster.kept import forget, keeping_folder
+from cluster.kept import OWNER, forget, keeping_folder
 from cluster.placement import NODE, ROLE, SAY_AFTER, Placement, have
 from cluster.processes import interface_of
 from cluster.roster import Roster
@@ -165,21 +165,22 @@ def test_a_process_that_ray_ended_for_want_of_memory_died(tmp_path: Path, monkey
     assert death.value.process == "learner-1" and known.roll.first == "learner-1"
 
 
-def test_learners_far_from_the_live_segments_keep_their_state_apart_from_other_runs(
+def test_learners_far_from_the_driver_keep_their_state_apart_from_other_runs_and_leave_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.kept.SHARED_MEMORY", tmp_path)
-    there = tmp_path / "contrail-there"
-    there.mkdir()
-    assert keeping_folder(there) == there
-    elsewhere = [Path("/none/runs", run, "replay", "segments") for run in ("a", "b")]  # not in shared memory there
-    found = {keeping_folder(live) for live in (*elsewhere, Path("/none/contrail-a-x1"))}
-    assert {folder.name for folder in found} == {"contrail-a", "contrail-b", "contrail-a-x1"}
-    assert all(folder.is_dir() for folder in found)
-    (tmp_path / "contrail-b" / "learner-1").touch()
-    for live in (there, *elsewhere):
+    monkeypatch.setattr("cluster.kept.SHARED_MEMORY", tmp_path / "memory")
+    own = tmp_path / "live"
+    assert keeping_folder(own, far=False) == own and own.is_dir()
+    on_disk = [Path("/none/runs", run, "replay", "segments") for run in ("a", "b")]
+    lives = [*on_disk, tmp_path / "memory" / "contrail-a-x1"]  # as on the driver's machine, in its shared memory
+    found = [keeping_folder(live, far=True) for live in lives]
+    assert [folder.name for folder in found] == ["contrail-a", "contrail-b", "contrail-a-x1"]
+    for folder in found:
+        (folder / "learner-1").touch()
+    (found[2] / OWNER).touch()  # two nodes of one machine: rows are there that were not archived yet
+    for live in lives:
         forget(live)
-    assert {folder.name for folder in tmp_path.iterdir()} == {"contrail-there", "contrail-a-x1"}, "not live segments"
+    assert [folder.is_dir() for folder in found] == [False, False, True] and (found[2] / "learner-1").exists()
 
 
 def test_other_machines_are_those_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
