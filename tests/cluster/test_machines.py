@@ -104,7 +104,7 @@ from pathlib import Path
 from tests.cluster.machines import Machines
 machines = Machines(Path({str(tmp_path)!r}), number=1)
 sleepers = [machine.start("exec setsid sleep 1234.5") for machine in machines.started]
-while sum("sleep 1234.5" in process.command for machine in machines.started for process in machine.processes()) < 2:
+while sum(process.command == "sleep 1234.5" for machine in machines.started for process in machine.processes()) < 2:
     time.sleep(0.05)
 print(*(process.here for machine in machines.started for process in machine.processes()), flush=True)
 time.sleep(600)
@@ -114,7 +114,7 @@ time.sleep(600)
     )
     assert maker.stdout is not None
     theirs = [Path("/proc", pid) for pid in maker.stdout.readline().decode().split()]
-    assert len(theirs) == 6 and all(process.exists() for process in theirs)
+    assert sum(process.exists() for process in theirs) >= 6  # and what started these, for a moment
     maker.send_signal(signal.SIGKILL)
     maker.wait()
     maker.stdout.close()
