@@ -56,13 +56,21 @@ def timed(command: Sequence[str | Path], environment: Mapping[str, str] | None =
         return Timed(round(wall, 1), round(used.ru_utime + used.ru_stime, 1), output.read())
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it and still live."""
+    found = [pid]
+    for one in found:
+        with suppress(OSError):  # it has ended
+            tasks = list(Path(f"/proc/{one}/task").iterdir())
+            found += [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return found
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor seconds of a process and of all that descend from it and still live."""
-    with suppress(OSError):  # it has ended
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        children = [
-            child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-        ]
-        return own + sum(cpu_seconds(int(child)) for child in children)
-    return 0.0
+    ticks = 0
+    for one in family(pid):
+        with suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")

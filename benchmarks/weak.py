@@ -23,7 +23,7 @@ from typing import Any
 import tyro
 
 from benchmarks.dozing import dozing
-from benchmarks.timed import CONTRAIL, HOUSE, timed
+from benchmarks.timed import CONTRAIL, HOUSE, family, timed
 from benchmarks.weak_table import Weak, markdown, saturation
 from cluster.condition import Condition
 from cluster.following import NewRows
@@ -159,21 +159,6 @@ def look(run: Path, began: float, over: threading.Event) -> None:
         }
         (run / TAKEN).write_text(json.dumps({"start": first - began, **megabytes}) + "\n")
         return
-
-
-def family(driver: int) -> list[int]:
-    """A process of this machine and all that come of it."""
-    parents: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended
-            continue
-        parents.setdefault(parent, []).append(int(status.parent.name))
-    found = [driver]
-    for pid in found:
-        found += parents.get(pid, [])
-    return found
 
 
 def memory(pid: int) -> dict[str, float]:

@@ -16,7 +16,6 @@ beside them.
 """
 
 import json
-import os
 import pickle
 import tempfile
 import time
@@ -33,6 +32,7 @@ import ray
 import tyro
 
 from benchmarks.replay.rows_table import STAGES, Round, Size, markdown
+from benchmarks.timed import cpu_seconds
 from cluster.assembly import SEGMENT_BLOCKS, SEGMENT_BYTES
 from cluster.embedded import start_ray
 from cluster.shard_handle import RayShard
@@ -125,17 +125,21 @@ class Route:
         """Passes for so long, and copies for a quarter of it before and after."""
         watch = Stopwatch(STAGES)
         copies = _timed(self.memcpy, seconds / 8)
-        shard, here, first = processor_seconds(self.pid), time.process_time(), self.step
+        shard, here, first = self._shards_seconds(), time.process_time(), self.step
         until = time.perf_counter() + seconds
         watch.lap("write")
         while time.perf_counter() < until:
             self.go(watch)
-        shard, here = processor_seconds(self.pid) - shard, time.process_time() - here
+        shard, here = self._shards_seconds() - shard, time.process_time() - here
         copies += _timed(self.memcpy, seconds / 8)
         each = 1e6 / ((self.step - first) * self.size.streams * self.size.rows)
         stages = {stage: taken * each for stage, taken in watch.take().items()}
         copied = 1e6 * float(np.median(copies)) / (self.size.streams * self.size.rows)
         return Round(stages, copied, here * each, shard * each if self.pid else None)
+
+    def _shards_seconds(self) -> float:
+        """Of the processor, so far; 0 where the shard has no process of its own."""
+        return cpu_seconds(self.pid) if self.pid else 0.0
 
     def go(self, watch: Stopwatch) -> None:
         """Write and commit, then draw and gather, as many blocks."""
@@ -168,14 +172,6 @@ def _timed(action: Callable[[], None], seconds: float) -> list[float]:
         action()
         taken.append(time.perf_counter() - began)
     return taken
-
-
-def processor_seconds(pid: int) -> float:
-    """Of all threads of a process so far; 0 for none."""
-    if not pid:
-        return 0.0
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

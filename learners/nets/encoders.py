@@ -153,13 +153,12 @@ class ImageEncoder(nn.Module):
         """Features of each row; images are uint8, scaled to [0, 1] here."""
         image = observation[self.image]
         # The ReLU comes last: else its gradient came back in another memory layout than its own, 20 times as slow.
-        flat = self.layers(self.prepared(image)).flatten(1).relu_()
+        flat = self.layers(self._prepared(image)).flatten(1).relu_()
         if self.others:
             flat = torch.cat([flat, _side_by_side(observation, self.others)], 1)
         return self.norm(self.linear(flat)).relu()
 
-    def prepared(self, image: Tensor) -> Tensor:
-        """What the layers read of an image (n, C, H, W) or (n, H, W): floats in [0, 1], channels_last."""
+    def _prepared(self, image: Tensor) -> Tensor:
         image = image.unsqueeze(1) if image.ndim == 3 else image
         device = image.device.type
         # Straight to the precision of the convolutions: going through float32 first would copy the batch twice.

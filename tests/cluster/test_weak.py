@@ -9,7 +9,8 @@ import gymnasium
 import pytest
 
 from benchmarks.dozing import MILLISECONDS, dozing
-from benchmarks.weak import family, measurement, memory
+from benchmarks.timed import family
+from benchmarks.weak import measurement, memory
 from benchmarks.weak_table import Weak, efficiency, markdown, saturation
 
 STAGES = {"wait": 0.1, "room": 0.0, "inference": 0.2, "environment": 1.6, "write": 0.1, "between": 0.0}
